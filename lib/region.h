@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* region.h - inside of a region: what region.c (anonymous, mapping) and region_named.c (names, checks) share. */
+#ifndef SHOAL_LIB_REGION_H
+#define SHOAL_LIB_REGION_H
+
+#include <shoal/region.h>
+
+#include <sys/types.h>
+
+#define SHOAL__NAME_MAX 255
+
+struct shoal_region {
+    uint8_t *base; /* main mapping, read and write */
+    uint64_t size_bytes;
+    uint64_t page_bytes; /* of the system */
+    int fd;
+    bool named;                     /* made under a name: wholly backed, and stays so */
+    pid_t maker_pid;                /* the process that made the name; 0 if this handle was opened or has no name */
+    char name[SHOAL__NAME_MAX + 2]; /* empty: none */
+};
+
+/* True if [offset, offset + length_bytes) lies in [0, size_bytes). No overflow. */
+static inline bool shoal__range_inside(uint64_t size_bytes, uint64_t offset, uint64_t length_bytes)
+{
+    return offset <= size_bytes && length_bytes <= size_bytes - offset;
+}
+
+/* Round a size up to whole pages; 0 if that overflows or the size is 0. */
+uint64_t shoal__region_round(uint64_t size_bytes);
+
+/* Map fd (which the handle takes over, on failure too) and write the header, `ready` included. */
+int shoal__region_format(int fd, uint64_t size_bytes, bool named, struct shoal_region **ret_region);
+
+/* Check what fd is (kind, owner, seals, size, header), map it; the handle takes over fd, on failure too. */
+int shoal__region_adopt(int fd, struct shoal_region **ret_region);
+
+/*
+ * Remove `name` if it still is the name of this region, and of no other that has taken it since. Whoever removes a name
+ * holds the lock of the file that it names, so that two who clean up at once never remove a third one's.
+ */
+int shoal__region_unlink_if_ours(const struct shoal_region *region, const char *name);
+
+/* -ENOMEM if this process could not take size_bytes more without being killed for it. */
+int shoal__memory_check(uint64_t size_bytes);
+
+#endif

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * taskqueue.h - inside of the task queue: what its files share.
+ *
+ *     taskqueue.c         layout, creation, the whole structure checked
+ *     taskqueue_owner.c   slots: acquire, publish, revoke, requeue, finish; the index ring
+ *     taskqueue_repair.c  after a death or a scribble: bury, rescan
+ *     taskqueue_wake.c    who sleeps, who comes, whom to wake (owner process and workers)
+ *     taskqueue_worker.c  claim, start, spin, sleep
+ */
+#ifndef SHOAL_LIB_TASKQUEUE_H
+#define SHOAL_LIB_TASKQUEUE_H
+
+#include <shoal/taskqueue.h>
+
+#include "layout.h"
+
+/*
+ * What a worker is about to do, in its own line. Itself writes it, except for one step by whoever wakes it:
+ *
+ *      AWAKE ---------> COMING ------> SLEEPING --(a waker)--> WOKEN
+ *        ^                |                |                     |
+ *        +--- claimed ----+--- woke up ----+---------------------+
+ *
+ * COMING and WOKEN: it will look at the index ring before it sleeps or runs user code, so a task can be left to it. A
+ * worker that stops being one of these does a full fence and looks once more.
+ */
+enum shoal__stance { SHOAL__AWAKE = 0, SHOAL__COMING, SHOAL__SLEEPING, SHOAL__WOKEN };
+
+/* The owner process's ledger about one slot. */
+enum shoal__slot_status { SHOAL__SLOT_FREE = 0, SHOAL__SLOT_ACQUIRED, SHOAL__SLOT_PUBLISHED };
+
+/* What a worker remembers of itself, in private memory; a cache line, as workers may be threads. */
+struct shoal__queue_mind {
+    uint32_t failed_spins; /* in a row */
+    uint32_t skipped_spins;
+    uint32_t late_looks; /* work that nobody had woken us for: should stay 0 while nobody dies or scribbles */
+    bool coming;         /* our stance is COMING */
+    uint8_t pad[51];
+};
+static_assert(sizeof(struct shoal__queue_mind) == SHOAL__CACHE_LINE, "no false sharing between threads");
+
+struct shoal_taskqueue {
+    struct shoal_region *region;
+    uint64_t offset;
+    uint64_t owner_bytes; /* of part one, whole pages */
+    uint32_t slot_count;
+    uint32_t worker_count;
+    uint64_t entry_count; /* twice slot_count */
+    int64_t spin_ns;
+
+    struct shoal__queue_owner *owner; /* part one */
+    struct shoal__queue_descriptor *descriptors;
+    shoal__a64 *entries;
+    struct shoal__queue_common *common; /* part two */
+    struct shoal__queue_slot *slots;
+    struct shoal__queue_worker *workers;
+    struct shoal_doorbell **bells; /* [0] the owner's, [1 + worker] */
+
+    struct shoal__queue_mind *minds; /* worker_count of them */
+
+    /* The owner process's ledger: never read from shared memory. */
+    uint64_t tail;
+    uint32_t *generations;
+    uint8_t *statuses; /* enum shoal__slot_status */
+    uint32_t *free_slots;
+    uint32_t free_count;
+    uint8_t *marks; /* scratch of rescan and check */
+};
+
+/* ---- words ---- */
+
+static inline uint64_t shoal__word(uint32_t generation, uint32_t owner, uint32_t attempt, enum shoal_task_state state)
+{
+    return (uint64_t)generation << 32 | (uint64_t)(owner & 0xffff) << 16 | (attempt & 0xff) << 8 | (uint32_t)state;
+}
+
+static inline uint32_t shoal__word_generation(uint64_t word)
+{
+    return (uint32_t)(word >> 32);
+}
+
+static inline uint32_t shoal__word_owner(uint64_t word)
+{
+    return (uint32_t)(word >> 16) & 0xffff;
+}
+
+static inline uint32_t shoal__word_attempt(uint64_t word)
+{
+    return (uint32_t)(word >> 8) & 0xff;
+}
+
+static inline enum shoal_task_state shoal__word_state(uint64_t word)
+{
+    return (enum shoal_task_state)(word & 0xff);
+}
+
+static inline bool shoal__word_ready(uint64_t word, uint32_t generation)
+{
+    return shoal__word_generation(word) == generation && shoal__word_owner(word) == 0 &&
+           shoal__word_state(word) == SHOAL_TASK_READY;
+}
+
+static inline uint64_t shoal__entry(uint32_t generation, uint32_t slot)
+{
+    return (uint64_t)generation << 32 | slot;
+}
+
+/* ---- hints ---- */
+
+static inline uint32_t shoal__idle_words(const struct shoal_taskqueue *queue)
+{
+    return (queue->worker_count + 63) / 64;
+}
+
+static inline uint64_t shoal__idle_bit(unsigned worker)
+{
+    return 1ull << (worker % 64);
+}
+
+/* Entries between head and tail, 0 if the head is out of range. Head first: an honest pair never comes out negative. */
+static inline uint64_t shoal__queue_backlog(const struct shoal_taskqueue *queue)
+{
+    uint64_t head = shoal__load_acquire(&queue->common->head);
+    /* SYNC: queue-tail. The entries up to it are visible. */
+    uint64_t backlog = shoal__load_acquire(&queue->owner->tail) - head;
+    return backlog <= queue->entry_count ? backlog : 0;
+}
+
+/*
+ * Wake up to `limit` sleepers, as far as there are more entries than workers who are coming (`self` not counted; -1:
+ * the owner process). The caller has done a full fence since its last step. Returns how many.
+ */
+int shoal__queue_wake(struct shoal_taskqueue *queue, uint32_t limit, int self);
+
+/* ---- owner process ---- */
+
+/* The head, put right if it is out of range (then lost entries are to be pushed again: *ret_damaged). */
+uint64_t shoal__queue_head(struct shoal_taskqueue *queue, bool *ret_damaged);
+/* Push an entry for a READY slot. Makes room by throwing stale entries out. */
+void shoal__queue_push(struct shoal_taskqueue *queue, uint32_t slot);
+/* Push every READY slot again that no entry from the head on names. Returns how many. */
+int shoal__queue_rescan(struct shoal_taskqueue *queue);
+/* Mark (marks[slot] = 1) what the entries in [head, tail) name that is of the current generation. */
+void shoal__queue_mark(const struct shoal_taskqueue *queue, uint64_t head);
+
+#endif

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* block.c - see block.h. */
+#include "block.h"
+
+#include <errno.h>
+
+#include "engine.h"
+
+static void block_link(struct block *self)
+{
+    struct module_state *state = self->state;
+    self->next = state->blocks;
+    self->previous_next = &state->blocks;
+    if (state->blocks != NULL)
+        state->blocks->previous_next = &self->next;
+    state->blocks = self;
+}
+
+static void block_unlink(struct block *self)
+{
+    if (self->previous_next == NULL)
+        return;
+    *self->previous_next = self->next;
+    if (self->next != NULL)
+        self->next->previous_next = self->previous_next;
+    self->previous_next = NULL;
+}
+
+static struct block *block_alloc(struct module_state *state, PyTypeObject *type)
+{
+    struct block *self = PyObject_New(struct block, type);
+    if (self == NULL)
+        return NULL;
+    memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
+    self->state = state;
+    self->module = Py_NewRef(PyType_GetModule(state->block_type));
+    self->epoch = state->fork_epoch;
+    block_link(self);
+    return self;
+}
+
+PyObject *block_adopt(struct module_state *state, struct home *home, uint64_t offset, uint64_t size_bytes,
+                      enum block_kind kind)
+{
+    uint8_t *address = shoal_region_at(home->region, offset, size_bytes);
+    if (address == NULL) {
+        PyErr_SetString(PyExc_SystemError, "arena block outside of the region");
+        return NULL;
+    }
+    struct block *self = block_alloc(state, state->block_type);
+    if (self == NULL)
+        return NULL;
+    self->home = home_retain(home);
+    self->offset = offset;
+    self->size_bytes = size_bytes;
+    self->address = address;
+    self->kind = kind;
+    return (PyObject *)self;
+}
+
+PyObject *block_map(struct module_state *state, uint8_t *address, uint64_t offset, uint64_t size_bytes,
+                    enum block_kind kind)
+{
+    struct block *self = block_alloc(state, state->block_type);
+    if (self == NULL)
+        return NULL;
+    self->offset = offset;
+    self->size_bytes = size_bytes;
+    self->address = address;
+    self->kind = kind;
+    self->frozen = kind == BLOCK_BORROWED;
+    return (PyObject *)self;
+}
+
+static PyObject *block_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"size_bytes", NULL};
+    Py_ssize_t size;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n:Block", names, &size))
+        return NULL;
+    if (size < 0) {
+        PyErr_SetString(PyExc_ValueError, "a block cannot have a negative size");
+        return NULL;
+    }
+    struct module_state *state = module_state_of(type);
+    struct home *home = home_get(state);
+    if (home == NULL)
+        return NULL;
+    uint64_t offset;
+    int error = shoal_arena_alloc(home->arena, (uint64_t)size, &offset);
+    if (error < 0) {
+        if (error == -E2BIG || error == -EDQUOT)
+            PyErr_Format(PyExc_MemoryError,
+                         "no room for %zd bytes in the arena: its budget is %llu bytes; free arrays, or raise "
+                         "SHOAL_ARENA_LIMIT", size, (unsigned long long)home->budget_bytes);
+        else
+            raise_error(error, "cannot allocate in the arena");
+        return NULL;
+    }
+    PyObject *self = block_adopt(state, home, offset, (uint64_t)size, BLOCK_USER);
+    if (self == NULL)
+        shoal_arena_release(home->arena, offset);
+    return self;
+}
+
+static void block_dealloc(struct block *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    struct module_state *state = self->state;
+    block_unlink(self);
+    if (self->home != NULL && self->epoch == state->fork_epoch)
+        shoal_arena_release(self->home->arena, self->offset);
+    else if (state->serving != NULL)
+        worker_block_gone(state->serving, self);
+    if (state->foreign != NULL)
+        foreign_reap(state);
+    home_release(self->home);
+    PyObject *module = self->module;
+    PyObject_Free(self);
+    Py_DECREF(type);
+    Py_XDECREF(module);
+}
+
+static int block_getbuffer(struct block *self, Py_buffer *view, int flags)
+{
+    return PyBuffer_FillInfo(view, (PyObject *)self, self->address, (Py_ssize_t)self->size_bytes, self->frozen, flags);
+}
+
+static PyObject *block_freeze(struct block *self, PyObject *Py_UNUSED(ignored))
+{
+    self->frozen = true;
+    Py_RETURN_NONE;
+}
+
+static PyObject *block_get_size(struct block *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(self->size_bytes);
+}
+
+struct block *block_containing(struct module_state *state, const void *address, uint64_t size_bytes)
+{
+    const uint8_t *first = address;
+    for (struct block *block = state->blocks; block != NULL; block = block->next) {
+        if (first >= block->address && first + size_bytes <= block->address + block->size_bytes)
+            return block;
+    }
+    return NULL;
+}
+
+void block_freeze_exporter(struct module_state *state, PyObject *exporter)
+{
+    PyObject *object = Py_NewRef(exporter);
+    /* A chain of numpy views: array -> base array -> ... -> Block. Anything without `flags` ends it. */
+    for (int depth = 0; depth < 64 && object != NULL && object != Py_None; depth++) {
+        if (Py_TYPE(object) == state->block_type) {
+            ((struct block *)object)->frozen = true;
+            break;
+        }
+        PyObject *flags = PyObject_GetAttr(object, state->str_flags);
+        if (flags == NULL || PyObject_SetAttr(flags, state->str_writeable, Py_False) < 0)
+            PyErr_Clear();
+        Py_XDECREF(flags);
+        PyObject *base = PyObject_GetAttr(object, state->str_base);
+        if (base == NULL)
+            PyErr_Clear();
+        Py_SETREF(object, base);
+    }
+    Py_XDECREF(object);
+}
+
+PyDoc_STRVAR(block_doc,
+"Block(size_bytes)\n--\n\n"
+"Memory in this process's shared arena, exported as a buffer; the base of the arrays that shoal.empty() makes.\n\n"
+"Passing an array over it to a pool costs a handle. The memory goes back when the last view is collected.\n"
+"Raises MemoryError when the arena's budget (SHOAL_ARENA_LIMIT) or the machine's memory is exhausted.");
+
+static PyMethodDef block_methods[] = {
+    {"freeze", (PyCFunction)block_freeze, METH_NOARGS,
+     PyDoc_STR("freeze($self, /)\n--\n\nBuffers taken from now on are read-only.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef block_getset[] = {
+    {"size", (getter)block_get_size, NULL, PyDoc_STR("Size in bytes."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot block_slots[] = {
+    {Py_tp_doc, (void *)block_doc},
+    {Py_tp_new, block_new},
+    {Py_tp_dealloc, block_dealloc},
+    {Py_tp_methods, block_methods},
+    {Py_tp_getset, block_getset},
+    {Py_bf_getbuffer, block_getbuffer},
+    {0, NULL},
+};
+
+PyType_Spec block_spec = {
+    .name = "shoal._ext.Block",
+    .basicsize = sizeof(struct block),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = block_slots,
+};
+
+/* ---- View ---- */
+
+struct view {
+    PyObject_HEAD
+    struct block *block;
+    uint8_t *address;
+    Py_ssize_t size_bytes;
+    bool readonly;
+};
+
+PyObject *view_new(struct block *block, uint64_t offset_in_block, uint64_t size_bytes, bool readonly)
+{
+    struct view *self = PyObject_New(struct view, block->state->view_type);
+    if (self == NULL)
+        return NULL;
+    self->block = (struct block *)Py_NewRef(block);
+    self->address = block->address + offset_in_block;
+    self->size_bytes = (Py_ssize_t)size_bytes;
+    self->readonly = readonly;
+    return (PyObject *)self;
+}
+
+static void view_dealloc(struct view *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    struct block *block = self->block;
+    PyObject_Free(self);
+    Py_DECREF(type);
+    Py_DECREF(block);
+}
+
+static int view_getbuffer(struct view *self, Py_buffer *buffer, int flags)
+{
+    return PyBuffer_FillInfo(buffer, (PyObject *)self, self->address, self->size_bytes, self->readonly, flags);
+}
+
+static PyType_Slot view_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("A range of a Block that was received with a message; exports a buffer.")},
+    {Py_tp_dealloc, view_dealloc},
+    {Py_bf_getbuffer, view_getbuffer},
+    {0, NULL},
+};
+
+PyType_Spec view_spec = {
+    .name = "shoal._ext.View",
+    .basicsize = sizeof(struct view),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = view_slots,
+};

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * drain.c - read what the workers wrote.
+ *
+ * A drain moves records out of the result rings to their owners as raw bytes, checks each against the ledger, and frees
+ * slots. It runs no user code: references that it drops are collected in `trash`, owners that somebody watches in
+ * `finished`; engine_after_drain() deals with both when everything is in order again.
+ *
+ * A record is copied out of the ring before it is looked at, so a worker that scribbles cannot change it between check
+ * and use. A worker whose ring is damaged is killed: what it had is lost, and said to be.
+ */
+#include "engine.h"
+
+#include <errno.h>
+#include <string.h>
+
+void engine_discard_later(struct engine *engine, PyObject *object)
+{
+    if (object == NULL)
+        return;
+    if (engine->trash_count == engine->trash_capacity) {
+        size_t capacity = engine->trash_capacity ? 2 * engine->trash_capacity : 256;
+        PyObject **moved = PyMem_RawRealloc(engine->trash, capacity * sizeof *moved);
+        if (moved == NULL)
+            return; /* leaks one reference rather than running user code here */
+        engine->trash = moved;
+        engine->trash_capacity = capacity;
+    }
+    engine->trash[engine->trash_count++] = object;
+}
+
+void engine_finished(struct engine *engine, struct owner *owner)
+{
+    if (owner->watches == NULL || owner->queued)
+        return;
+    owner->queued = true;
+    owner->next_finished = NULL;
+    Py_INCREF(owner);
+    *engine->finished_end = owner;
+    engine->finished_end = &owner->next_finished;
+}
+
+void engine_after_drain(struct engine *engine)
+{
+    if (engine->draining)
+        return;
+    while (engine->trash_count > 0)
+        Py_DECREF(engine->trash[--engine->trash_count]);
+    while (engine->finished != NULL) {
+        struct owner *owner = engine->finished;
+        engine->finished = owner->next_finished;
+        if (engine->finished == NULL)
+            engine->finished_end = &engine->finished;
+        owner->queued = false;
+        owner_run_watches(owner);
+        Py_DECREF(owner);
+    }
+}
+
+/* ---- leases: memory that a worker may fill with a result ---- */
+
+#define LEASE_PATIENCE_NS 200000000
+
+void engine_free_lease(struct engine *engine, struct worker *worker)
+{
+    if (worker->has_lease)
+        shoal_arena_release(engine->home->arena, worker->lease);
+    worker->has_lease = false;
+}
+
+/* A worker has written over the memory that it shares with us: it ends, and engine_bury_dead says why. */
+static void kill_damaged(struct engine *engine, struct worker *worker)
+{
+    worker->damaged = true;
+    engine->deaths_pending = true;
+    if (worker->peer.pidfd >= 0)
+        shoal_peer_signal(&worker->peer, SIGKILL);
+}
+
+static void send_order(struct engine *engine, unsigned index, const struct order *order)
+{
+    struct worker *worker = &engine->workers[index];
+    void *place;
+    uint64_t room;
+    if (shoal_ring_reserve(worker->orders, sizeof *order, &place, &room) < 0) {
+        kill_damaged(engine, worker); /* never full: it has written over the reader's position */
+        return;
+    }
+    memcpy(place, order, sizeof *order);
+    shoal_ring_commit(worker->orders, sizeof *order);
+    shoal_taskqueue_wake_worker(engine->queue, index);
+}
+
+/* Is there a running task whose end will give memory back? Asked only when the budget is reached. */
+static bool some_task_gives_back(const struct engine *engine)
+{
+    for (uint32_t slot = 0; slot < ENGINE_SLOTS; slot++) {
+        const struct entry *entry = &engine->entries[slot];
+        enum shoal_task_state state;
+        unsigned worker;
+        uint32_t generation;
+        if (entry->owner == NULL || entry->block == HOME_NO_BLOCK ||
+            shoal_taskqueue_state(engine->queue, slot, &state, &worker, &generation) < 0)
+            continue;
+        if (worker < engine->worker_count && engine->workers[worker].wanted_bytes == 0)
+            return true;
+    }
+    return false;
+}
+
+static void grant(struct engine *engine, unsigned index)
+{
+    struct worker *worker = &engine->workers[index];
+    struct order order = {.kind = ORDER_GRANT, .size_bytes = worker->wanted_bytes,
+                          .limit_bytes = engine->home->budget_bytes};
+    order.error = shoal_arena_alloc(engine->home->arena, worker->wanted_bytes, &order.offset);
+    if (order.error == -EDQUOT) {
+        /* Results that nobody has fetched fill the budget. A running task may give something back; but it may also be
+         * waiting for the very thread that waits for this result. So the budget yields after a while, and at once if
+         * there is no such task; the machine's memory does not. */
+        if (some_task_gives_back(engine) && shoal_now_ns() - worker->wanted_since_ns < LEASE_PATIENCE_NS)
+            return;
+        order.error = shoal_arena_alloc_beyond(engine->home->arena, worker->wanted_bytes, &order.offset);
+    }
+    worker->wanted_bytes = 0;
+    if (order.error >= 0) {
+        engine_free_lease(engine, worker);
+        worker->lease = order.offset;
+        worker->lease_bytes = order.size_bytes;
+        worker->has_lease = true;
+    }
+    send_order(engine, index, &order);
+}
+
+void engine_grant_leases(struct engine *engine)
+{
+    engine->leases_wanted = false;
+    for (unsigned i = 0; i < engine->worker_count; i++) {
+        if (engine->workers[i].wanted_bytes == 0 || engine->workers[i].peer.pidfd < 0)
+            continue;
+        grant(engine, i);
+        engine->leases_wanted |= engine->workers[i].wanted_bytes != 0;
+    }
+}
+
+/* ---- records ---- */
+
+static int copy_out(struct arrival *arrival, const uint8_t *bytes, uint64_t size)
+{
+    arrival->bytes = (size_t)size;
+    if (size <= ARRIVAL_INLINE_BYTES) {
+        memcpy(arrival->inline_data, bytes, (size_t)size);
+        return 0;
+    }
+    arrival->owned = PyMem_RawMalloc((size_t)size);
+    if (arrival->owned == NULL)
+        return -ENOMEM;
+    memcpy(arrival->owned, bytes, (size_t)size);
+    arrival->data = arrival->owned;
+    return 0;
+}
+
+/* The lease that the result lies in becomes the arrival's, cut to what was used. */
+static int take_lease(struct engine *engine, struct worker *worker, const struct record *record,
+                      struct arrival *arrival)
+{
+    if (!worker->has_lease || record->block_offset != worker->lease || record->block_bytes > worker->lease_bytes)
+        return -EBADMSG;
+    worker->has_lease = false;
+    arrival->block = worker->lease;
+    shoal_arena_shrink(engine->home->arena, worker->lease, record->block_bytes);
+    if (!(record->flags & RECORD_IN_BLOCK))
+        return 0;
+    uint64_t end = record->block_offset + record->block_bytes;
+    if (record->stream_offset < record->block_offset || record->stream_offset > end ||
+        record->stream_bytes > end - record->stream_offset)
+        return -EBADMSG;
+    arrival->bytes = (size_t)record->stream_bytes;
+    arrival->data = shoal_region_at(engine->home->region, record->stream_offset, record->stream_bytes);
+    return arrival->data == NULL ? -EBADMSG : 0;
+}
+
+/* Blocks that the worker keeps views of after the task: it holds them until it says otherwise, or dies. */
+static int note_kept(struct engine *engine, unsigned index, const struct entry *entry, const uint8_t *offsets,
+                     uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t offset;
+        memcpy(&offset, offsets + i * sizeof offset, sizeof offset);
+        bool known = offset == entry->block;
+        for (size_t k = 0; k < entry->shared.count && !known; k++)
+            known = entry->shared.offsets[k] == offset;
+        if (!known)
+            return -EBADMSG;
+        shoal_arena_hold(engine->home->arena, offset, engine->first_holder + index);
+    }
+    return 0;
+}
+
+static int take_result(struct engine *engine, unsigned index, const struct record *record, const uint8_t *payload,
+                       uint64_t payload_bytes)
+{
+    struct worker *worker = &engine->workers[index];
+    if (record->slot >= ENGINE_SLOTS)
+        return -EBADMSG;
+    struct entry *entry = &engine->entries[record->slot];
+    enum shoal_task_state state;
+    unsigned owner_index;
+    uint32_t generation;
+    if (shoal_taskqueue_state(engine->queue, record->slot, &state, &owner_index, &generation) < 0)
+        return -EBADMSG;
+    if (entry->owner == NULL || entry->generation != record->generation || generation != record->generation ||
+        state != SHOAL_TASK_STARTED || owner_index != index)
+        return -EBADMSG;
+    uint32_t index_in_task = entry->task.first_item + entry->next_item;
+    bool last = entry->next_item + 1 == entry->task.item_count;
+    uint64_t inline_bytes = record->flags & RECORD_IN_BLOCK ? 0 : record->stream_bytes;
+    if (record->item != index_in_task || last != !!(record->flags & RECORD_FINAL) || inline_bytes > payload_bytes ||
+        (uint64_t)record->kept_count * 8 > payload_bytes - inline_bytes)
+        return -EBADMSG;
+
+    bool plain = record->flags == 0 && record->buffer_count == 0 && record->block_offset == HOME_NO_BLOCK &&
+                 record->adopted == HOME_NO_BLOCK && record->kept_count == 0;
+    if (plain && ((struct owner *)entry->owner)->kind == OWNER_GROUP &&
+        group_deliver_small((struct owner *)entry->owner, record->item,
+                            record->kind == RECORD_VALUE ? ARRIVAL_VALUE : ARRIVAL_ERROR, payload, inline_bytes)) {
+        entry->next_item++; /* one of a million: straight into the group's log */
+        engine->completed++;
+        return 0;
+    }
+    struct arrival arrival = {
+        .kind = record->kind == RECORD_VALUE ? ARRIVAL_VALUE : ARRIVAL_ERROR,
+        .item = record->item,
+        .buffer_count = record->buffer_count,
+        .block = HOME_NO_BLOCK,
+        .adopted = HOME_NO_BLOCK,
+    };
+    int error = 0;
+    if (record->block_offset != HOME_NO_BLOCK)
+        error = take_lease(engine, worker, record, &arrival);
+    else if (record->flags & RECORD_IN_BLOCK)
+        error = -EBADMSG;
+    if (error == 0 && !(record->flags & RECORD_IN_BLOCK))
+        error = copy_out(&arrival, payload, record->stream_bytes);
+    if (error == 0 && record->adopted != HOME_NO_BLOCK) {
+        if (record->adopted != entry->block || !last)
+            error = -EBADMSG;
+        else {
+            arrival.adopted = entry->block;
+            entry->block = HOME_NO_BLOCK;
+        }
+    }
+    if (error == 0)
+        error = note_kept(engine, index, entry, payload + inline_bytes, record->kept_count);
+    if (error < 0) {
+        arrival_clear(engine, &arrival);
+        return error;
+    }
+    entry->next_item++;
+    engine->completed++;
+    owner_deliver((struct owner *)entry->owner, &arrival);
+    if (last)
+        entry_finish(engine, record->slot);
+    return 0;
+}
+
+static void setup_failed(struct engine *engine, const uint8_t *payload, uint64_t payload_bytes)
+{
+    struct arrival arrival = {.kind = ARRIVAL_ERROR, .block = HOME_NO_BLOCK, .adopted = HOME_NO_BLOCK};
+    if (copy_out(&arrival, payload, payload_bytes) < 0)
+        return;
+    /* Decoding runs user code: keep it for engine_bury_dead, which is outside of the drain. */
+    arrival_clear(engine, &engine->setup_error);
+    engine->setup_error = arrival;
+    engine->deaths_pending = true;
+}
+
+static int take_record(struct engine *engine, unsigned index, const uint8_t *bytes, uint64_t size)
+{
+    struct worker *worker = &engine->workers[index];
+    struct record record;
+    if (size < sizeof record)
+        return -EBADMSG;
+    memcpy(&record, bytes, sizeof record);
+    switch (record.kind) {
+    case RECORD_VALUE:
+    case RECORD_ERROR:
+        return take_result(engine, index, &record, bytes + sizeof record, size - sizeof record);
+    case RECORD_HELLO:
+        worker->ready = true;
+        engine->failed_starts = 0;
+        return 0;
+    case RECORD_SETUP_ERROR:
+        setup_failed(engine, bytes + sizeof record, size - sizeof record);
+        return 0;
+    case RECORD_LEASE:
+        if (record.block_bytes == 0 || worker->wanted_bytes != 0)
+            return -EBADMSG;
+        worker->wanted_bytes = record.block_bytes;
+        worker->wanted_since_ns = shoal_now_ns();
+        return 0;
+    case RECORD_RELEASE:
+        shoal_arena_unhold(engine->home->arena, record.block_offset, engine->first_holder + index);
+        return 0;
+    case RECORD_BYE:
+        worker->leaving = true;
+        return 0;
+    default:
+        return -EBADMSG;
+    }
+}
+
+int engine_drain_worker(struct engine *engine, unsigned index)
+{
+    struct worker *worker = &engine->workers[index];
+    const void *bytes;
+    uint64_t size;
+    int taken = 0;
+    uint64_t freed = 0;
+    while (!worker->damaged) {
+        int error = shoal_ring_peek(worker->results, &bytes, &size);
+        if (error == -EAGAIN)
+            break;
+        if (error == 0)
+            error = take_record(engine, index, bytes, size);
+        if (error < 0) {
+            kill_damaged(engine, worker);
+            break;
+        }
+        shoal_ring_pop(worker->results);
+        freed += size;
+        taken++;
+    }
+    /* A worker that waits for room found less than half of the ring free; it may have filled it while we read, so what
+     * counts is what we have read, not what there was. An idle worker sleeps on the same bell: not for less. */
+    if (freed > RESULT_RING_BYTES / 4)
+        shoal_taskqueue_wake_worker(engine->queue, index);
+    return taken;
+}
+
+int engine_drain(struct engine *engine)
+{
+    if (engine->draining || engine->dead)
+        return 0;
+    engine->draining = true;
+    engine->drains++;
+    int taken = 0;
+    for (unsigned i = 0; i < engine->worker_count; i++) {
+        if (shoal_ring_used(engine->workers[i].results) > 0)
+            taken += engine_drain_worker(engine, i);
+    }
+    if (taken > 0 || engine->leases_wanted)
+        engine_grant_leases(engine);
+    if (taken > 0 && engine->backlog != NULL)
+        engine_feed(engine);
+    engine->draining = false;
+    if (taken > 0 && engine->someone_drains)
+        engine_news(engine); /* another thread sleeps, maybe for what we have just read */
+    return taken;
+}

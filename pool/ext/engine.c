@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* engine.c - may an engine be used, and its making. See engine.h. */
+#include "engine.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#define WORKERS_MAX 1000
+
+/* ---- may it be used? ---- */
+
+int engine_check_process(struct engine *engine)
+{
+    if (engine->epoch == engine->state->fork_epoch)
+        return 0;
+    PyErr_SetString(PyExc_RuntimeError,
+                    "this pool belongs to the process that made it, not to its forked children: make a pool here");
+    return -1;
+}
+
+PyObject *engine_reason(struct engine *engine)
+{
+    PyObject *reason = engine->broken != NULL ? engine->broken : engine->terminated;
+    if (reason == NULL)
+        return PyObject_CallFunction(PyExc_ValueError, "s", "Pool not running");
+    if (engine->broken != NULL && engine->state->pool_broken != NULL)
+        return PyObject_CallOneArg(engine->state->pool_broken, reason);
+    return Py_NewRef(reason);
+}
+
+int engine_check(struct engine *engine)
+{
+    if (engine_check_process(engine) < 0)
+        return -1;
+    if (engine->open && !engine->closed && !engine->dead && engine->broken == NULL && engine->terminated == NULL)
+        return 0;
+    /* A lazy group may pull the rest of its input while the pool is closed and joined. */
+    if (engine->open && engine->closed && engine->groups != NULL && !engine->dead && engine->broken == NULL &&
+        engine->terminated == NULL)
+        return 0;
+    PyObject *reason = engine_reason(engine);
+    if (reason != NULL)
+        PyErr_SetObject((PyObject *)Py_TYPE(reason), reason);
+    Py_XDECREF(reason);
+    return -1;
+}
+
+int engine_check_quietly(struct engine *engine)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    int result = engine_check(engine);
+    PyErr_Restore(type, value, traceback);
+    return result;
+}
+
+/* ---- making ---- */
+
+static int attach_worker_rings(struct engine *engine, uint64_t *offset)
+{
+    for (unsigned i = 0; i < engine->worker_count; i++) {
+        struct worker *worker = &engine->workers[i];
+        int error = shoal_ring_format(engine->home->region, *offset, RESULT_RING_BYTES);
+        if (error == 0)
+            error = shoal_ring_attach(engine->home->region, *offset, &worker->results);
+        *offset += shoal_ring_footprint(RESULT_RING_BYTES);
+        if (error == 0)
+            error = shoal_ring_format(engine->home->region, *offset, ORDER_RING_BYTES);
+        if (error == 0)
+            error = shoal_ring_attach(engine->home->region, *offset, &worker->orders);
+        *offset += shoal_ring_footprint(ORDER_RING_BYTES);
+        if (error < 0)
+            return raise_error(error, "cannot map the rings of a worker");
+    }
+    return 0;
+}
+
+static int make_shared(struct engine *engine)
+{
+    struct shoal_taskqueue_config config = {
+        .slot_count = ENGINE_SLOTS,
+        .worker_count = engine->worker_count,
+        .doorbell = engine->doorbell,
+        .spin_ns = -1,
+    };
+    uint64_t queue_bytes = (shoal_taskqueue_footprint(&config) + 4095) & ~UINT64_C(4095);
+    engine->control_bytes = queue_bytes + TASK_RING_BYTES +
+                            engine->worker_count *
+                                (shoal_ring_footprint(RESULT_RING_BYTES) + shoal_ring_footprint(ORDER_RING_BYTES));
+    struct home *home = engine->home;
+    int error = shoal_arena_alloc(home->arena, engine->control_bytes, &engine->control);
+    if (error == -EDQUOT || error == -E2BIG) {
+        PyErr_Format(PyExc_MemoryError,
+                     "a pool of %u workers needs %llu bytes of shared memory, the arena's budget is %llu: raise "
+                     "SHOAL_ARENA_LIMIT", engine->worker_count, (unsigned long long)engine->control_bytes,
+                     (unsigned long long)home->budget_bytes);
+        return -1;
+    }
+    if (error < 0)
+        return raise_error(error, "no shared memory for the pool");
+    shoal_arena_uncharge(home->arena, engine->control); /* the budget is for what is in flight */
+    error = shoal_taskqueue_create(home->region, engine->control, &config, &engine->queue);
+    if (error < 0)
+        return raise_error(error, "cannot make the task queue");
+    engine->tasks.offset = engine->control + queue_bytes;
+    void *base;
+    error = shoal_region_mirror(home->region, engine->tasks.offset, TASK_RING_BYTES, &base);
+    if (error < 0)
+        return raise_error(error, "cannot map the task ring");
+    engine->tasks.base = base;
+    uint64_t offset = engine->tasks.offset + TASK_RING_BYTES;
+    return attach_worker_rings(engine, &offset);
+}
+
+static int make_private(struct engine *engine)
+{
+    engine->workers = PyMem_Calloc(engine->worker_count, sizeof *engine->workers);
+    engine->entries = PyMem_Calloc(ENGINE_SLOTS, sizeof *engine->entries);
+    engine->tasks.records = PyMem_Calloc(2 * ENGINE_SLOTS, sizeof *engine->tasks.records);
+    engine->encoder = shoal_encoder_new(engine->state->pickle);
+    engine->decoder = shoal_decoder_new(engine->state->pickle);
+    if (engine->workers == NULL || engine->entries == NULL || engine->tasks.records == NULL ||
+        engine->encoder == NULL || engine->decoder == NULL) {
+        if (!PyErr_Occurred())
+            PyErr_NoMemory();
+        return -1;
+    }
+    for (unsigned i = 0; i < engine->worker_count; i++)
+        engine->workers[i].peer = (struct shoal_peer){.pid = 0, .pidfd = -1};
+    engine->progress_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (engine->progress_fd < 0)
+        return raise_error(-errno, "cannot make an eventfd");
+    int error = shoal_lifeline_create(&engine->lifeline);
+    return error < 0 ? raise_error(error, "cannot make the pipe that ends the workers with us") : 0;
+}
+
+/* Holder ids that no living pool of this process uses. */
+static int choose_holders(struct engine *engine)
+{
+    unsigned first = 0;
+    for (bool clash = true; clash;) {
+        clash = false;
+        for (struct engine *other = engine->state->engines; other != NULL; other = other->next) {
+            if (other == engine || other->dead || other->epoch != engine->epoch ||
+                first >= other->first_holder + other->worker_count ||
+                first + engine->worker_count <= other->first_holder)
+                continue;
+            first = other->first_holder + other->worker_count;
+            clash = true;
+        }
+    }
+    if (first + engine->worker_count > HOME_UNWATCHED_HOLDER) {
+        PyErr_Format(PyExc_ValueError, "the pools of this process have more than %d workers together",
+                     HOME_UNWATCHED_HOLDER);
+        return -1;
+    }
+    engine->first_holder = first;
+    return 0;
+}
+
+PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"workers", "start", "max_tasks", NULL};
+    Py_ssize_t workers;
+    PyObject *start;
+    unsigned int max_tasks = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nO|I:Engine", names, &workers, &start, &max_tasks))
+        return NULL;
+    if (workers < 1 || workers > WORKERS_MAX) {
+        PyErr_Format(PyExc_ValueError, "the number of workers must be between 1 and %d, not %zd", WORKERS_MAX, workers);
+        return NULL;
+    }
+    struct module_state *state = module_state_of(type);
+    struct home *home = home_get(state);
+    if (home == NULL)
+        return NULL;
+    enum shoal_doorbell_kind kind;
+    int error = shoal_doorbell_choose(&kind);
+    if (error < 0) {
+        const char *forced = getenv("SHOAL_DOORBELL");
+        char what[256];
+        snprintf(what, sizeof what, "no usable doorbell (SHOAL_DOORBELL=%s)", forced == NULL ? "" : forced);
+        raise_error(error, what);
+        return NULL;
+    }
+    struct engine *engine = (struct engine *)type->tp_alloc(type, 0);
+    if (engine == NULL)
+        return NULL;
+    engine->state = state;
+    engine->module = Py_NewRef(PyType_GetModule(state->engine_type));
+    engine->home = home_retain(home);
+    engine->epoch = state->fork_epoch;
+    engine->start = Py_NewRef(start);
+    engine->worker_count = (unsigned)workers;
+    engine->max_tasks = max_tasks;
+    engine->doorbell = kind;
+    engine->control = HOME_NO_BLOCK;
+    engine->backlog_end = &engine->backlog;
+    engine->finished_end = &engine->finished;
+    engine->progress_fd = -1;
+    engine->forking_index = -1;
+    engine->lifeline = (struct shoal_lifeline){.read_fd = -1, .write_fd = -1};
+    engine->next = state->engines;
+    state->engines = engine;
+    if (choose_holders(engine) < 0 || make_private(engine) < 0 || make_shared(engine) < 0) {
+        Py_DECREF(engine);
+        return NULL;
+    }
+    return (PyObject *)engine;
+}
+
+PyObject *engine_start(struct engine *engine, PyObject *Py_UNUSED(ignored))
+{
+    if (engine_check_process(engine) < 0)
+        return NULL;
+    for (unsigned i = 0; i < engine->worker_count; i++) {
+        if (engine->workers[i].peer.pidfd < 0 && engine_start_worker(engine, i) < 0)
+            return NULL;
+    }
+    engine->open = true;
+    Py_RETURN_NONE;
+}
+

@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * engine.h - one pool: the parent's ledger, its workers, and what both sides share.
+ *
+ * Shared memory of an engine (one arena block, mapped before the workers fork):
+ *
+ *     task queue            slots, index ring, bells (<shoal/taskqueue.h>)
+ *     task ring             streams, mapped twice; the parent writes, workers read in place
+ *     per worker: results   a <shoal/ring.h>, written by the worker, read by the parent
+ *                 orders    a small one the other way: grants of memory, stop
+ *
+ * The parent's ledger is private: struct entry (one for each slot in use), struct pending (no slot yet). Nothing in
+ * shared memory is believed that does not fit the ledger.
+ *
+ * Files: engine.c its making; engine_end.c its end; engine_type.c the type; submit.c encode and publish; drain.c read
+ * the result rings; wait.c sleep until something is done; recover.c a worker has died; progress.c the thread behind it
+ * all; worker.c the loop in the child; worker_result.c how it answers.
+ */
+#ifndef SHOAL_EXT_ENGINE_H
+#define SHOAL_EXT_ENGINE_H
+
+#include "message.h"
+#include "owner.h"
+
+#include <pthread.h>
+
+#define ENGINE_SLOTS 2048u
+#define TASK_RING_BYTES (UINT64_C(1) << 20)
+#define RESULT_RING_BYTES (UINT64_C(1) << 18)
+#define ORDER_RING_BYTES (UINT64_C(1) << 12)
+#define STREAM_IN_RING_MAX (UINT64_C(128) << 10) /* longer ones go to blocks: a few could fill the ring */
+#define CLAIMS_MAX 8u /* a task whose arguments kill this many workers while they are read is given up */
+
+/* struct shoal_task.flags */
+#define TASK_IN_RING 1u /* stream_offset is a position in the task ring, else an offset in the region */
+#define TASK_BATCH 2u
+#define TASK_STAR 4u    /* each item is a tuple of arguments */
+
+/* What a worker writes into its result ring. */
+enum record_kind {
+    RECORD_HELLO = 1, /* the worker is up and has run its initializer */
+    RECORD_VALUE,
+    RECORD_ERROR,       /* payload: what the Python layer's encode_error made of it */
+    RECORD_SETUP_ERROR, /* the initializer failed; same payload; the worker ends */
+    RECORD_LEASE,       /* wants block_bytes of memory */
+    RECORD_RELEASE,     /* no view of block_offset is left here */
+    RECORD_BYE,         /* has served its number of tasks and ends */
+};
+
+#define RECORD_FINAL 1u    /* of this task */
+#define RECORD_IN_BLOCK 2u /* the stream lies in the block, at stream_offset */
+
+struct record {
+    uint32_t kind;
+    uint32_t flags;
+    uint32_t slot;
+    uint32_t generation;
+    uint32_t item;
+    uint32_t buffer_count;
+    uint64_t stream_bytes;  /* follows this struct, or lies in the block */
+    uint64_t stream_offset;
+    uint64_t block_offset;  /* the lease that was used, or HOME_NO_BLOCK */
+    uint64_t block_bytes;   /* of it */
+    uint64_t adopted;       /* the task's own block, which comes back, or HOME_NO_BLOCK */
+    uint32_t kept_count;    /* offsets of blocks that the worker still holds: uint64_t each, behind the inline stream */
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct record) == 72, "record is shared between processes");
+
+enum order_kind { ORDER_GRANT = 1, ORDER_STOP };
+
+struct order {
+    uint32_t kind;
+    int32_t error; /* GRANT: 0 or -errno */
+    uint64_t offset;
+    uint64_t size_bytes;
+    uint64_t limit_bytes;
+};
+
+/* References that a task in flight holds on blocks of user arrays; released when it is finished. */
+struct block_list {
+    uint64_t *offsets;
+    size_t count;
+};
+
+/* A task whose stream is written, waiting for a slot, a place in the ring, or its turn. */
+struct pending {
+    struct pending *next;
+    PyObject *owner;
+    uint8_t *stream; /* heap; NULL if it lies in the block */
+    uint64_t stream_offset, stream_bytes;
+    uint64_t block;
+    struct block_list shared;
+    uint32_t flags, item_count, first_item, buffer_count;
+};
+
+struct entry {
+    PyObject *owner; /* NULL: not in use */
+    struct shoal_task task;
+    uint64_t block;
+    struct block_list shared;
+    uint32_t generation;
+    uint32_t next_item; /* of a batch: the next result that may come */
+    uint32_t claims;    /* how often a worker died while it had the task claimed */
+};
+
+struct ring_record { /* of the task ring, oldest first */
+    uint32_t slot, generation;
+    uint64_t end;
+};
+
+struct task_ring {
+    uint8_t *base;
+    uint64_t offset; /* in the region */
+    uint64_t head, tail;
+    struct ring_record *records;
+    uint32_t first, count;
+    bool busy; /* somebody is writing after the tail */
+};
+
+struct worker {
+    struct shoal_ring *results, *orders;
+    struct shoal_peer peer; /* pidfd -1: no process */
+    uint64_t lease, lease_bytes;
+    uint64_t wanted_bytes; /* asked for and not granted yet */
+    int64_t wanted_since_ns;
+    uint64_t incarnation;  /* token for watchers: which process of this index */
+    bool ready, leaving, stopped, damaged;
+    bool has_lease;
+};
+
+struct engine {
+    PyObject_HEAD
+    struct module_state *state;
+    PyObject *module;
+    struct home *home;
+    struct engine *next;
+    uint64_t epoch;
+    PyObject *start; /* callable(engine, index) -> pid */
+    int forking_index; /* the worker that forking_thread is forking right now, else -1 */
+    unsigned long forking_thread;
+    PyObject *broken; /* exception, or NULL */
+    PyObject *terminated; /* exception given to terminate, or NULL */
+    bool open, closed, dead; /* dead: no workers, no shared memory any more */
+    unsigned worker_count;
+    unsigned first_holder; /* worker i is the arena's holder first_holder + i: no two living pools share one */
+    uint32_t max_tasks;
+    enum shoal_doorbell_kind doorbell;
+    struct shoal_taskqueue *queue;
+    uint64_t control, control_bytes;
+    struct task_ring tasks;
+    struct worker *workers;
+    struct entry *entries;
+    struct pending *backlog, **backlog_end;
+    unsigned submitting; /* submissions under way, whose stream may lie in the task ring */
+    bool finish_later;   /* terminated by user code inside of engine_bury_dead, which reaps and destroys at its end */
+    bool unmap_later;    /* the pool ended under them: the last one unmaps */
+    uint32_t in_flight, backlog_count;
+    struct shoal_encoder *encoder;
+    bool encoder_busy;
+    struct shoal_decoder *decoder;
+    bool decoder_busy;
+    struct shoal_lifeline lifeline;
+    /* drain.c */
+    bool draining, deaths_pending, burying;
+    bool leases_wanted; /* a worker waits for memory: look again soon */
+    unsigned long burying_thread;
+    PyObject **trash; /* references to drop when nothing is half done */
+    size_t trash_count, trash_capacity;
+    struct owner *finished; /* done and watched: callbacks to run, linked */
+    struct owner **finished_end;
+    uint32_t watched;
+    /* wait.c, progress.c */
+    struct waiting *waiting; /* threads that wait while another one drains */
+    bool someone_drains;
+    uint64_t drains;         /* grows with each drain: the progress thread sees that callers are at work */
+    struct thread_waiter *waiters;
+    uint64_t announcements;  /* the last announcement on the bell: only its maker retracts it */
+    unsigned inside;         /* threads that look at the shared memory without the GIL */
+    unsigned failed_spins;
+    bool progress_runs, progress_stop, progress_idle, progress_attends;
+    bool progress_in_callbacks; /* user code runs in the progress thread: nobody waits for it then */
+    unsigned long progress_thread;
+    int progress_fd; /* eventfd: wakes the progress thread */
+    struct shoal_group *groups; /* unfinished lazy groups, for close and join */
+    int64_t looked_ns; /* engine_look_closer */
+    bool function_failed; /* the last batch that did not pickle: its function is to blame, not an item */
+    uint64_t failed_starts; /* in a row, without a worker that came up */
+    struct arrival setup_error; /* of the initializer, not decoded yet; kind NONE if there is none */
+    uint64_t submitted, completed, lost, restarts;
+    /* worker's side */
+    struct worker_side *side;
+};
+
+/* True if this process may use the engine; else raises. Also raises if it is broken, terminated or closed. */
+int engine_check(struct engine *engine);
+int engine_check_process(struct engine *engine);
+int engine_check_quietly(struct engine *engine); /* the same answer, without touching the exception that is set */
+/* An exception instance for why nothing can be submitted or will come any more; new reference. */
+PyObject *engine_reason(struct engine *engine);
+
+/* submit.c */
+int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *triple);
+int engine_submit_batch(struct engine *engine, struct owner *owner, PyObject *function, PyObject *const *items,
+                        uint32_t count, uint32_t first_item, bool star, bool may_wait); /* 1: it would have to wait */
+void engine_feed(struct engine *engine);       /* publish what is pending, as far as there is room */
+void engine_reclaim_ring(struct engine *engine);
+int engine_revoke(struct engine *engine, struct owner *owner); /* 1: taken back, 0: too late */
+void block_list_release(struct engine *engine, struct block_list *list);
+void pending_free(struct engine *engine, struct pending *pending);
+void entry_finish(struct engine *engine, uint32_t slot); /* frees the slot and all that it held */
+
+/* drain.c */
+int engine_drain(struct engine *engine); /* how many results came; never blocks, runs no user code */
+int engine_drain_worker(struct engine *engine, unsigned index);
+void engine_after_drain(struct engine *engine); /* drop trash, run callbacks: user code */
+void engine_discard_later(struct engine *engine, PyObject *object); /* steals */
+void engine_finished(struct engine *engine, struct owner *owner);
+void engine_grant_leases(struct engine *engine);
+void engine_free_lease(struct engine *engine, struct worker *worker);
+
+/* wait.c */
+typedef bool (*engine_predicate)(void *arg);
+/* 1 when the predicate holds, 0 at the deadline (CLOCK_MONOTONIC ns, -1 none), -1 with an exception. */
+int engine_wait(struct engine *engine, engine_predicate done, void *arg, int64_t deadline_ns);
+/* Sleep on the bell (urgency SHOAL_AWAKE: only on descriptors) until something happens; the GIL is released meanwhile.
+ * extra_fd (or -1) wakes as well. 0, or -1 with an exception (a signal handler raised). */
+int engine_sleep(struct engine *engine, enum shoal_urgency urgency, int extra_fd, int64_t deadline_ns);
+void engine_await_nobody_inside(struct engine *engine);
+void engine_free_waiters(struct engine *engine);
+void engine_wake_waiting(struct engine *engine); /* those whose predicate holds now */
+void engine_news(struct engine *engine);         /* outcomes came from elsewhere: also wake the one who sleeps */
+int timeout_to_deadline(PyObject *timeout, int64_t *ret_deadline_ns);
+
+/* recover.c */
+int engine_start_worker(struct engine *engine, unsigned index);
+void engine_bury_dead(struct engine *engine); /* look at every worker's pidfd, recover, replace */
+/* Now and then, with work in flight: is the table that workers can write sound, does nobody sleep who should not? */
+#define LOOK_CLOSER_NS INT64_C(1000000000)
+void engine_look_closer(struct engine *engine);
+void engine_fail_all(struct engine *engine, PyObject *error);
+void engine_break(struct engine *engine, PyObject *error); /* borrows */
+bool engine_all_done(struct engine *engine);
+void engine_stop_workers(struct engine *engine); /* tell those that have nothing left to do */
+void engine_kill_workers(struct engine *engine);
+bool engine_workers_gone(struct engine *engine);
+
+/* progress.c */
+void progress_nudge(struct engine *engine); /* something may need the parent while nobody waits */
+void progress_attend(struct engine *engine);
+void progress_yield(struct engine *engine); /* a caller is about to sleep on the bell */
+void progress_stop(struct engine *engine); /* and close its descriptor, here or when the thread leaves user code */
+
+/* engine_end.c */
+/* Reap all workers, killed or told to stop. 1 gone, 0 deadline, -1 exception. */
+int engine_reap_workers(struct engine *engine, int64_t deadline_ns);
+bool engine_buries_here(const struct engine *engine); /* we are inside of this thread's engine_bury_dead */
+void engine_destroy(struct engine *engine); /* workers gone: free everything shared */
+void engine_unmap(struct engine *engine);   /* the second half of it */
+
+/* engine.c, engine_end.c: methods and slots of the type, which engine_type.c lists */
+PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
+void engine_dealloc(struct engine *engine);
+int engine_traverse(struct engine *engine, visitproc visit, void *arg);
+PyObject *engine_start(struct engine *engine, PyObject *unused);
+PyObject *engine_terminate(struct engine *engine, PyObject *error);
+PyObject *engine_fail(struct engine *engine, PyObject *error);
+PyObject *engine_close(struct engine *engine, PyObject *unused);
+PyObject *engine_join(struct engine *engine, PyObject *args, PyObject *kwargs);
+
+/* worker.c */
+PyObject *engine_work(struct engine *engine, PyObject *args);
+void worker_block_gone(struct engine *engine, struct block *block);
+
+#endif

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * engine_end.c - how a pool ends: closed and joined, terminated, broken, or dropped.
+ *
+ * In every case the workers are reaped before what they share is unmapped, and nothing is left: no process, descriptor,
+ * mapping or block. Threads that wait are woken first; their items have an outcome by then.
+ */
+#include "engine.h"
+
+#include "group.h"
+
+/* ---- the end ---- */
+
+void engine_unmap(struct engine *engine)
+{
+    engine->unmap_later = false;
+    for (unsigned i = 0; engine->workers != NULL && i < engine->worker_count; i++) {
+        shoal_ring_detach(engine->workers[i].results);
+        shoal_ring_detach(engine->workers[i].orders);
+        engine->workers[i].results = engine->workers[i].orders = NULL;
+        if (engine->epoch == engine->state->fork_epoch && engine->control != HOME_NO_BLOCK) {
+            engine_free_lease(engine, &engine->workers[i]);
+            shoal_arena_forget(engine->home->arena, engine->first_holder + i);
+        }
+    }
+    if (engine->tasks.base != NULL)
+        shoal_region_unmirror(engine->tasks.base, TASK_RING_BYTES);
+    engine->tasks.base = NULL;
+    shoal_taskqueue_free(engine->queue);
+    engine->queue = NULL;
+    if (engine->control != HOME_NO_BLOCK && engine->epoch == engine->state->fork_epoch)
+        shoal_arena_release(engine->home->arena, engine->control);
+    engine->control = HOME_NO_BLOCK;
+}
+
+void engine_destroy(struct engine *engine)
+{
+    if (engine->dead)
+        return;
+    engine->dead = true;
+    foreign_reap(engine->state);
+    progress_stop(engine);
+    engine_wake_waiting(engine);
+    if (engine->queue != NULL && engine->epoch == engine->state->fork_epoch)
+        engine_await_nobody_inside(engine);
+    engine_free_waiters(engine);
+    shoal_lifeline_close(&engine->lifeline);
+    for (unsigned i = 0; engine->workers != NULL && i < engine->worker_count; i++)
+        shoal_peer_close(&engine->workers[i].peer);
+    engine->unmap_later = engine->submitting > 0; /* it may be this very thread, further up: user code of a pickling */
+    if (!engine->unmap_later)
+        engine_unmap(engine);
+}
+
+#define LOOK_AGAIN_NS 50000000
+
+bool engine_buries_here(const struct engine *engine)
+{
+    return engine->burying && engine->burying_thread == PyThread_get_thread_ident();
+}
+
+int engine_reap_workers(struct engine *engine, int64_t deadline_ns)
+{
+    while (!engine_workers_gone(engine)) {
+        engine->deaths_pending = false;
+        engine_bury_dead(engine);
+        if (engine->dead || engine_workers_gone(engine))
+            break;
+        engine_stop_workers(engine); /* one that was being replaced when the others were told */
+        int64_t now = shoal_now_ns();
+        if (deadline_ns >= 0 && now >= deadline_ns)
+            return 0;
+        /* Another thread may be replacing a worker right now, whose end we do not watch yet. */
+        int64_t look_again = now + LOOK_AGAIN_NS;
+        if (deadline_ns >= 0 && deadline_ns < look_again)
+            look_again = deadline_ns;
+        if (engine_sleep(engine, SHOAL_AWAKE, -1, look_again) < 0)
+            return -1;
+    }
+    return 1;
+}
+
+PyObject *engine_terminate(struct engine *engine, PyObject *error)
+{
+    if (engine->dead || engine->epoch != engine->state->fork_epoch)
+        Py_RETURN_NONE;
+    if (!PyExceptionInstance_Check(error)) {
+        PyErr_SetString(PyExc_TypeError, "terminate() takes an exception instance");
+        return NULL;
+    }
+    if (engine->terminated == NULL)
+        engine->terminated = Py_NewRef(error);
+    engine->closed = true;
+    engine_kill_workers(engine);
+    while (engine->groups != NULL) {
+        Py_CLEAR(engine->groups->source);
+        Py_CLEAR(engine->groups->stalled);
+        group_unlist(engine->groups);
+    }
+    PyObject *reason = engine_reason(engine);
+    if (reason != NULL)
+        engine_fail_all(engine, reason);
+    Py_XDECREF(reason);
+    engine_after_drain(engine);
+    if (engine_buries_here(engine)) { /* a signal handler in the midst of it */
+        engine->finish_later = true;
+        Py_RETURN_NONE;
+    }
+    if (engine_reap_workers(engine, -1) < 0)
+        return NULL; /* a signal handler raised; the workers are killed, the next call reaps them */
+    engine_destroy(engine);
+    engine_after_drain(engine);
+    Py_RETURN_NONE;
+}
+
+PyObject *engine_fail(struct engine *engine, PyObject *error)
+{
+    if (engine->dead || engine_check_process(engine) < 0) {
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    engine_break(engine, error);
+    engine_after_drain(engine);
+    Py_RETURN_NONE;
+}
+
+PyObject *engine_close(struct engine *engine, PyObject *Py_UNUSED(ignored))
+{
+    engine->closed = true;
+    if (!engine->dead && engine->open && engine->epoch == engine->state->fork_epoch) {
+        if (engine_all_done(engine) && engine->groups == NULL)
+            engine_stop_workers(engine);
+        else
+            progress_nudge(engine);
+    }
+    Py_RETURN_NONE;
+}
+
+static bool all_done(void *arg)
+{
+    return engine_all_done(arg);
+}
+
+static bool done_or_room(void *arg)
+{
+    struct engine *engine = arg;
+    return engine_all_done(engine) || engine->groups == NULL ||
+           engine->groups->total - engine->groups->arrived < engine->groups->window / 2;
+}
+
+/* Tasks that are still to be pulled from lazy inputs, then those in flight. 1 done, 0 deadline, -1 exception. */
+static int finish_work(struct engine *engine, int64_t deadline_ns)
+{
+    while (engine->groups != NULL && !engine->dead) {
+        struct shoal_group *group = (struct shoal_group *)Py_NewRef((PyObject *)engine->groups);
+        int pulled = group_pull(&group->owner);
+        Py_DECREF(group);
+        if (pulled < 0)
+            return -1;
+        if (pulled)
+            continue;
+        int waited = engine_wait(engine, done_or_room, engine, deadline_ns);
+        if (waited <= 0)
+            return waited;
+    }
+    return engine_wait(engine, all_done, engine, deadline_ns);
+}
+
+PyObject *engine_join(struct engine *engine, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"timeout", NULL};
+    PyObject *timeout = NULL;
+    int64_t deadline;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:join", names, &timeout) ||
+        timeout_to_deadline(timeout, &deadline) < 0)
+        return NULL;
+    if (engine->dead)
+        Py_RETURN_TRUE;
+    if (engine_check_process(engine) < 0)
+        return NULL;
+    if (engine->open && !engine->closed && engine->broken == NULL) {
+        PyErr_SetString(PyExc_ValueError, "Pool is still running");
+        return NULL;
+    }
+    if (engine_buries_here(engine)) {
+        PyErr_SetString(PyExc_RuntimeError, "join() from a handler that interrupts the replacement of a worker");
+        return NULL;
+    }
+    int done = finish_work(engine, deadline);
+    if (done > 0 && !engine->dead) {
+        engine_stop_workers(engine);
+        done = engine_reap_workers(engine, deadline);
+    }
+    if (done < 0)
+        return NULL;
+    if (done == 0)
+        Py_RETURN_FALSE;
+    engine_destroy(engine);
+    engine_after_drain(engine);
+    Py_RETURN_TRUE;
+}
+
+static void engine_unlist(struct engine *engine)
+{
+    for (struct engine **link = &engine->state->engines; *link != NULL; link = &(*link)->next) {
+        if (*link == engine) {
+            *link = engine->next;
+            return;
+        }
+    }
+}
+
+void engine_dealloc(struct engine *engine)
+{
+    PyTypeObject *type = Py_TYPE(engine);
+    PyObject_GC_UnTrack(engine);
+    bool ours = engine->epoch == engine->state->fork_epoch;
+    if (ours && !engine->dead && engine->workers != NULL) { /* dropped without close: nobody wants results */
+        engine_kill_workers(engine);
+        for (unsigned i = 0; i < engine->worker_count; i++) {
+            struct shoal_peer_exit end;
+            if (engine->workers[i].peer.pidfd >= 0 && shoal_peer_wait(&engine->workers[i].peer, -1) >= 0)
+                shoal_peer_reap(&engine->workers[i].peer, &end);
+        }
+        if (engine->queue != NULL && engine->entries != NULL)
+            engine_fail_all(engine, PyExc_RuntimeError);
+    }
+    engine_destroy(engine);
+    engine_free_waiters(engine);
+    engine_unlist(engine);
+    while (engine->trash_count > 0)
+        Py_DECREF(engine->trash[--engine->trash_count]);
+    PyMem_RawFree(engine->trash);
+    arrival_clear(engine, &engine->setup_error);
+    if (engine->encoder != NULL)
+        shoal_encoder_free(engine->encoder);
+    if (engine->decoder != NULL)
+        shoal_decoder_free(engine->decoder);
+    PyMem_Free(engine->workers);
+    PyMem_Free(engine->entries);
+    PyMem_Free(engine->tasks.records);
+    home_release(engine->home);
+    Py_CLEAR(engine->start);
+    Py_CLEAR(engine->broken);
+    Py_CLEAR(engine->terminated);
+    PyObject *module = engine->module;
+    type->tp_free((PyObject *)engine);
+    Py_DECREF(type);
+    Py_XDECREF(module);
+}
+
+int engine_traverse(struct engine *engine, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(engine));
+    Py_VISIT(engine->start);
+    Py_VISIT(engine->broken);
+    Py_VISIT(engine->terminated);
+    return 0;
+}
+

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* engine_type.c - the type Engine as Python sees it: calls, questions, the table of methods. */
+#include "engine.h"
+
+#include "item.h"
+
+/* ---- calls ---- */
+
+static PyObject *triple(PyObject *function, PyObject *args, PyObject *kwargs)
+{
+    if (!PyTuple_CheckExact(args)) {
+        args = PySequence_Tuple(args);
+        if (args == NULL)
+            return NULL;
+    } else {
+        Py_INCREF(args);
+    }
+    PyObject *result = PyTuple_Pack(3, function, args, kwargs == NULL ? Py_None : kwargs);
+    Py_DECREF(args);
+    return result;
+}
+
+static PyObject *engine_submit(struct engine *engine, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 4 || !PyObject_TypeCheck(args[0], engine->state->item_type)) {
+        PyErr_SetString(PyExc_TypeError, "submit(item, func, args, kwargs)");
+        return NULL;
+    }
+    struct item *item = (struct item *)args[0];
+    if (item->owner.engine != NULL) {
+        PyErr_SetString(PyExc_ValueError, "an item is submitted once");
+        return NULL;
+    }
+    PyObject *call = triple(args[1], args[2], args[3]);
+    if (call == NULL)
+        return NULL;
+    item->owner.engine = (struct engine *)Py_NewRef((PyObject *)engine);
+    if (item->owner.watches != NULL)
+        engine->watched++;
+    int error = engine_submit_call(engine, &item->owner, call);
+    Py_DECREF(call);
+    if (error < 0)
+        return NULL;
+    progress_nudge(engine);
+    Py_RETURN_NONE;
+}
+
+static PyObject *engine_call(struct engine *engine, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "call(func, args, kwargs)");
+        return NULL;
+    }
+    PyObject *call = triple(args[0], args[1], args[2]);
+    struct item *item = call == NULL ? NULL : item_new_for(engine);
+    PyObject *value = NULL;
+    if (item != NULL && engine_submit_call(engine, &item->owner, call) == 0) {
+        if (item_wait(item, -1) > 0)
+            value = item_value(item);
+        else if (!item->owner.done)
+            engine_revoke(engine, &item->owner); /* interrupted: nobody will ask for it */
+    }
+    Py_XDECREF(call);
+    Py_XDECREF(item);
+    return value;
+}
+
+static PyObject *engine_drain_method(struct engine *engine, PyObject *Py_UNUSED(ignored))
+{
+    if (engine_check_process(engine) < 0)
+        return NULL;
+    engine_drain(engine);
+    if (engine->deaths_pending)
+        engine_bury_dead(engine);
+    engine_after_drain(engine);
+    Py_RETURN_NONE;
+}
+
+static PyObject *engine_pids(struct engine *engine, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *pids = PyList_New(engine->worker_count);
+    for (unsigned i = 0; pids != NULL && i < engine->worker_count; i++) {
+        const struct shoal_peer *peer = &engine->workers[i].peer;
+        PyList_SET_ITEM(pids, i, PyLong_FromLong(peer->pidfd >= 0 ? (long)peer->pid : 0));
+    }
+    return pids;
+}
+
+static PyObject *engine_pending(struct engine *engine, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *items = PyList_New(0);
+    for (uint32_t slot = 0; items != NULL && slot < ENGINE_SLOTS; slot++) {
+        PyObject *owner = engine->entries[slot].owner;
+        if (owner != NULL && ((struct owner *)owner)->kind == OWNER_ITEM && PyList_Append(items, owner) < 0)
+            Py_CLEAR(items);
+    }
+    for (struct pending *pending = engine->backlog; items != NULL && pending != NULL; pending = pending->next) {
+        if (((struct owner *)pending->owner)->kind == OWNER_ITEM && PyList_Append(items, pending->owner) < 0)
+            Py_CLEAR(items);
+    }
+    return items;
+}
+
+static PyObject *engine_stats(struct engine *engine, PyObject *Py_UNUSED(ignored))
+{
+    struct shoal_arena_stats stats;
+    shoal_arena_get_stats(engine->home->arena, &stats);
+    return Py_BuildValue("{sKsKsKsKsIsIsKsKsK}", "submitted", engine->submitted, "completed", engine->completed, "lost",
+                         engine->lost, "restarts", engine->restarts, "in_flight", engine->in_flight, "backlog",
+                         engine->backlog_count, "arena_used", stats.used_bytes, "arena_cached", stats.cached_bytes,
+                         "arena_budget", stats.budget_bytes);
+}
+
+/* 0 if everything shared is valid: rings, task queue, arena. For tests, after faults. */
+static PyObject *engine_verify(struct engine *engine, PyObject *Py_UNUSED(ignored))
+{
+    if (engine->dead || engine_check_process(engine) < 0)
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    int error = shoal_taskqueue_check(engine->queue);
+    for (unsigned i = 0; i < engine->worker_count && error >= 0; i++)
+        error = shoal_ring_check(engine->workers[i].results);
+    if (error >= 0)
+        error = shoal_arena_check(engine->home->arena);
+    if (error < 0) {
+        raise_error(error, "the shared memory of the pool is not valid");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_doorbell(struct engine *engine, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(shoal_doorbell_kind_name(engine->doorbell));
+}
+
+static PyObject *get_workers(struct engine *engine, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLong(engine->worker_count);
+}
+
+static PyObject *get_broken(struct engine *engine, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(engine->broken != NULL ? engine->broken : Py_None);
+}
+
+static PyObject *get_closed(struct engine *engine, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(engine->closed || engine->dead);
+}
+
+PyDoc_STRVAR(engine_doc,
+"Engine(workers, start, max_tasks=0)\n--\n\n"
+"One pool: workers, task queue, arena use.\n\n"
+"start(engine, index) forks worker `index` and returns its pid; the child calls engine.work() and then os._exit().\n"
+"A worker ends after max_tasks tasks (0: never) and is replaced. Raises ValueError for a number of workers outside of\n"
+"1 to 1000 or a bad SHOAL_ARENA_LIMIT or SHOAL_DOORBELL, OSError and MemoryError with the cause. Usable from any\n"
+"thread of the process that made it; in a forked child every method raises RuntimeError.");
+
+#define DOC(signature, text) PyDoc_STR(signature "\n--\n\n" text)
+static PyMethodDef engine_methods[] = {
+    {"start", (PyCFunction)engine_start, METH_NOARGS, DOC("start($self, /)", "Fork the workers.")},
+    {"submit", (PyCFunction)(void (*)(void))engine_submit, METH_FASTCALL,
+     DOC("submit($self, item, func, args, kwargs, /)", "Pickle the call now and queue it; `item` gets the outcome.")},
+    {"call", (PyCFunction)(void (*)(void))engine_call, METH_FASTCALL,
+     DOC("call($self, func, args, kwargs, /)", "Submit, wait, and return the value or raise the exception.")},
+    {"drain", (PyCFunction)engine_drain_method, METH_NOARGS,
+     DOC("drain($self, /)", "Move what has arrived to its owners; never blocks.")},
+    {"close", (PyCFunction)engine_close, METH_NOARGS,
+     DOC("close($self, /)", "Nothing new is submitted; workers end when all is done.")},
+    {"join", (PyCFunction)(void (*)(void))engine_join, METH_VARARGS | METH_KEYWORDS,
+     DOC("join($self, /, timeout=None)", "After close() or terminate(): wait until all has ended. False: timeout.")},
+    {"terminate", (PyCFunction)engine_terminate, METH_O,
+     DOC("terminate($self, error, /)", "Kill and reap the workers; unfinished items end with `error`. Idempotent.")},
+    {"fail", (PyCFunction)engine_fail, METH_O,
+     DOC("fail($self, error, /)", "Make the pool broken with `error` as the reason.")},
+    {"pids", (PyCFunction)engine_pids, METH_NOARGS,
+     DOC("pids($self, /)", "Process ids of the workers by index, 0 where one is being replaced.")},
+    {"pending", (PyCFunction)engine_pending, METH_NOARGS,
+     DOC("pending($self, /)", "Items of this engine that are not done.")},
+    {"stats", (PyCFunction)engine_stats, METH_NOARGS, DOC("stats($self, /)", "Counters, by name.")},
+    {"verify", (PyCFunction)engine_verify, METH_NOARGS,
+     DOC("verify($self, /)", "Check everything shared; OSError if something is not valid.")},
+    {"work", (PyCFunction)engine_work, METH_VARARGS,
+     DOC("work($self, index, setup, encode_error, /)",
+         "In the forked child: serve until told to stop; returns the exit code.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef engine_getset[] = {
+    {"doorbell", (getter)get_doorbell, NULL, PyDoc_STR("Kind of doorbell in use."), NULL},
+    {"workers", (getter)get_workers, NULL, PyDoc_STR("Number of workers."), NULL},
+    {"broken", (getter)get_broken, NULL, PyDoc_STR("The exception that broke the pool, or None."), NULL},
+    {"closed", (getter)get_closed, NULL, PyDoc_STR("True after close() or terminate()."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot engine_slots[] = {
+    {Py_tp_doc, (void *)engine_doc},
+    {Py_tp_new, engine_new},
+    {Py_tp_dealloc, engine_dealloc},
+    {Py_tp_traverse, engine_traverse},
+    {Py_tp_methods, engine_methods},
+    {Py_tp_getset, engine_getset},
+    {0, NULL},
+};
+
+PyType_Spec engine_spec = {
+    .name = "shoal._ext.Engine",
+    .basicsize = sizeof(struct engine),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = engine_slots,
+};

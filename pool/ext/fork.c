@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * fork.c - what a fork of this process means for pools and arena arrays; whoever forks: a pool, multiprocessing, user
+ * code.
+ *
+ * Before: the child is noted as a holder of every block that Python can see here, so that none is used again for
+ * something else while the child may look at it. A worker's hold ends when it says so or dies. Somebody else's child
+ * holds the write end of a pipe: when our end reads its end, the child and its descendants are gone.
+ * In the child: pools of the parent cannot be used (their methods say so), their descriptors are closed, and the arrays
+ * that it inherited are its own: what it writes there nobody else sees.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include "worker.h"
+
+/* The engine for which this thread forks a worker, or NULL: the fork is somebody else's. Several threads may fork. */
+static struct engine *forking_engine(struct module_state *state)
+{
+    unsigned long self = PyThread_get_thread_ident();
+    for (struct engine *engine = state->engines; engine != NULL; engine = engine->next) {
+        if (engine->forking_index >= 0 && engine->forking_thread == self && engine->epoch == state->fork_epoch)
+            return engine;
+    }
+    return NULL;
+}
+
+/* ---- children that are not our workers ---- */
+
+struct foreign {
+    struct foreign *next;
+    int read_fd, write_fd; /* write_fd: only until the fork has returned in `thread` */
+    unsigned long thread;
+    size_t count;
+    struct home *home;
+    uint64_t offsets[]; /* blocks that we retain for it */
+};
+
+static void foreign_free(struct foreign *foreign, bool give_back)
+{
+    if (foreign->write_fd >= 0)
+        close(foreign->write_fd);
+    close(foreign->read_fd);
+    for (size_t i = 0; i < foreign->count && give_back; i++)
+        shoal_arena_release(foreign->home->arena, foreign->offsets[i]);
+    home_release(foreign->home);
+    PyMem_RawFree(foreign);
+}
+
+void foreign_reap(struct module_state *state)
+{
+    for (struct foreign **link = &state->foreign; *link != NULL;) {
+        struct foreign *foreign = *link;
+        struct pollfd end = {.fd = foreign->read_fd};
+        if (foreign->write_fd >= 0 || poll(&end, 1, 0) == 0) {
+            link = &foreign->next;
+            continue;
+        }
+        *link = foreign->next;
+        foreign_free(foreign, true);
+    }
+}
+
+/* Retain what Python can see here for a child that is about to be forked. False: no memory or descriptor for it. */
+static bool foreign_add(struct module_state *state)
+{
+    size_t count = 0;
+    for (struct block *block = state->blocks; block != NULL; block = block->next)
+        count += block->home != NULL && block->epoch == state->fork_epoch;
+    if (count == 0)
+        return true;
+    struct foreign *foreign = PyMem_RawCalloc(1, sizeof *foreign + count * sizeof foreign->offsets[0]);
+    int ends[2];
+    if (foreign == NULL || pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) {
+        PyMem_RawFree(foreign);
+        return false;
+    }
+    foreign->read_fd = ends[0];
+    foreign->write_fd = ends[1];
+    foreign->thread = PyThread_get_thread_ident();
+    foreign->home = home_retain(state->home);
+    for (struct block *block = state->blocks; block != NULL; block = block->next) {
+        if (block->home == NULL || block->epoch != state->fork_epoch)
+            continue;
+        if (shoal_arena_retain(block->home->arena, block->offset) == 0)
+            foreign->offsets[foreign->count++] = block->offset;
+    }
+    foreign->next = state->foreign;
+    state->foreign = foreign;
+    return true;
+}
+
+static void hold_all(struct module_state *state, unsigned holder)
+{
+    for (struct block *block = state->blocks; block != NULL; block = block->next) {
+        if (block->home != NULL && block->epoch == state->fork_epoch)
+            shoal_arena_hold(block->home->arena, block->offset, holder);
+    }
+}
+
+PyObject *module_before_fork(PyObject *module, PyObject *Py_UNUSED(unused))
+{
+    struct module_state *state = PyModule_GetState(module);
+    foreign_reap(state);
+    struct engine *engine = forking_engine(state);
+    if (engine != NULL)
+        hold_all(state, engine->first_holder + (unsigned)engine->forking_index);
+    else if (!foreign_add(state))
+        hold_all(state, HOME_UNWATCHED_HOLDER);
+    Py_RETURN_NONE;
+}
+
+PyObject *module_after_fork_parent(PyObject *module, PyObject *Py_UNUSED(unused))
+{
+    struct module_state *state = PyModule_GetState(module);
+    for (struct foreign *foreign = state->foreign; foreign != NULL; foreign = foreign->next) {
+        if (foreign->write_fd < 0 || foreign->thread != PyThread_get_thread_ident())
+            continue;
+        close(foreign->write_fd);
+        foreign->write_fd = -1;
+    }
+    Py_RETURN_NONE;
+}
+
+/* In the child: it keeps the write end of its own pipe for as long as it lives; the rest is the parent's. */
+static void foreign_forget(struct module_state *state)
+{
+    while (state->foreign != NULL) {
+        struct foreign *foreign = state->foreign;
+        state->foreign = foreign->next;
+        foreign->write_fd = -1;
+        foreign_free(foreign, false);
+    }
+}
+
+/* ---- in the child ---- */
+
+void blocks_make_private(struct module_state *state)
+{
+    for (struct block *block = state->blocks; block != NULL; block = block->next) {
+        if (block->home == NULL || block->kind != BLOCK_INHERITED)
+            continue;
+        uint64_t pages = block->size_bytes == 0 ? 4096 : (block->size_bytes + 4095) & ~UINT64_C(4095);
+        shoal_region_privatize(block->home->region, block->offset, pages);
+    }
+}
+
+static void forget_parents_side(struct engine *engine, bool keep_lifeline)
+{
+    if (engine->dead)
+        return;
+    engine_free_waiters(engine); /* of another epoch: abandoned, the parent's rings are not touched */
+    for (unsigned i = 0; i < engine->worker_count; i++)
+        shoal_peer_close(&engine->workers[i].peer);
+    if (!keep_lifeline)
+        shoal_lifeline_close(&engine->lifeline);
+    if (engine->progress_fd >= 0)
+        close(engine->progress_fd);
+    engine->progress_fd = -1;
+    engine->progress_runs = engine->progress_idle = engine->progress_attends = false;
+    engine->progress_stop = true;
+    engine->someone_drains = false;
+    engine->waiting = NULL;
+    engine->inside = 0;
+}
+
+PyObject *module_after_fork_child(PyObject *module, PyObject *Py_UNUSED(unused))
+{
+    struct module_state *state = PyModule_GetState(module);
+    struct engine *forking = forking_engine(state);
+    struct engine *served = state->serving; /* a task of a worker forked us */
+    foreign_forget(state);
+    uint64_t epoch = state->fork_epoch++;
+    for (struct engine *engine = state->engines; engine != NULL; engine = engine->next) {
+        if (engine->epoch == epoch)
+            forget_parents_side(engine, engine == forking);
+    }
+    for (struct block *block = state->blocks; block != NULL; block = block->next) {
+        block->kept = forking != NULL && block->home != NULL && block->epoch == epoch;
+        block->kind = BLOCK_INHERITED;
+        if (block->home == NULL && served != NULL)
+            block->home = home_retain(served->home);
+    }
+    if (served != NULL) { /* the results are the worker's to write, not ours */
+        shoal_region_protect(served->home->region, 0, shoal_region_size(served->home->region), false);
+        shoal_ring_detach(served->side->own->results);
+        served->side->own->results = NULL;
+    }
+    if (forking == NULL)
+        blocks_make_private(state); /* a worker does it when the rest has been made read-only */
+    state->home = NULL;             /* stays mapped for what was inherited; a pool made here gets its own */
+    state->serving = NULL;
+    Py_RETURN_NONE;
+}

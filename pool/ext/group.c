@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* group.c - what has arrived for a map-like call, and its unpickling: see group.h. */
+#include "group.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#include "engine.h"
+
+#define HEAVY_BYTES 1024 /* a longer result stays where it is instead of being copied into the log */
+
+struct piece { /* in the log, followed by `bytes` of stream, or by a struct arrival if heavy; padded to 8 */
+    uint32_t item;
+    uint32_t bytes;
+    uint32_t kind;
+    uint32_t heavy;
+};
+
+static void *log_append(struct shoal_group *self, size_t bytes)
+{
+    if (self->log_read == self->log_end)
+        self->log_read = self->log_end = 0;
+    if (self->log_capacity - self->log_end < bytes) {
+        size_t capacity = 2 * self->log_capacity + bytes + 1024;
+        uint8_t *moved = PyMem_RawRealloc(self->log, capacity);
+        if (moved == NULL)
+            return NULL;
+        self->log = moved;
+        self->log_capacity = capacity;
+    }
+    void *place = self->log + self->log_end;
+    self->log_end += bytes;
+    return place;
+}
+
+static void note_arrival(struct shoal_group *self)
+{
+    self->arrived++;
+    if (self->arrived == self->total && self->source == NULL && self->stalled == NULL && self->begun &&
+        !self->owner.done) {
+        self->owner.done = true;
+        engine_finished(self->owner.engine, &self->owner);
+    }
+}
+
+bool group_deliver_small(struct owner *owner, uint32_t item, enum arrival_kind kind, const uint8_t *stream,
+                         uint64_t stream_bytes)
+{
+    struct shoal_group *self = (struct shoal_group *)owner;
+    if (stream_bytes > HEAVY_BYTES || self->cancelled)
+        return false;
+    struct piece piece = {.item = item, .kind = (uint32_t)kind, .bytes = (uint32_t)stream_bytes};
+    uint8_t *place = log_append(self, sizeof piece + ((piece.bytes + 7) & ~7u));
+    if (place == NULL)
+        return false;
+    memcpy(place, &piece, sizeof piece);
+    memcpy(place + sizeof piece, stream, piece.bytes);
+    note_arrival(self);
+    return true;
+}
+
+void group_deliver(struct owner *owner, struct arrival *arrival)
+{
+    struct shoal_group *self = (struct shoal_group *)owner;
+    if (self->cancelled) {
+        arrival_clear(owner->engine, arrival);
+        return;
+    }
+    bool heavy = arrival->block != HOME_NO_BLOCK || arrival->adopted != HOME_NO_BLOCK || arrival->object != NULL ||
+                 arrival->buffer_count > 0 || arrival->bytes > HEAVY_BYTES;
+    struct piece piece = {.item = arrival->item, .kind = (uint32_t)arrival->kind, .heavy = heavy,
+                          .bytes = heavy ? (uint32_t)sizeof *arrival : (uint32_t)arrival->bytes};
+    uint8_t *place = log_append(self, sizeof piece + ((piece.bytes + 7) & ~7u));
+    if (place == NULL) {
+        arrival_clear(owner->engine, arrival); /* no memory for 100 bytes: the item is missing, and said to be */
+    } else {
+        memcpy(place, &piece, sizeof piece);
+        if (heavy) {
+            memcpy(place + sizeof piece, arrival, sizeof *arrival);
+        } else {
+            memcpy(place + sizeof piece, arrival->data != NULL ? arrival->data : arrival->inline_data, piece.bytes);
+            PyMem_RawFree(arrival->owned);
+        }
+    }
+    note_arrival(self);
+}
+
+/* ---- decoding ---- */
+
+static int make_room(struct shoal_group *self, uint64_t index)
+{
+    if (index - self->cursor < self->capacity)
+        return 0;
+    uint64_t capacity = self->capacity ? self->capacity : 64;
+    while (index - self->cursor >= capacity)
+        capacity *= 2;
+    struct group_value *values = PyMem_Calloc(capacity, sizeof *values);
+    if (values == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (uint64_t i = 0; i < self->capacity; i++) {
+        uint64_t at = self->cursor + i;
+        values[at % capacity] = self->values[at % self->capacity];
+    }
+    PyMem_Free(self->values);
+    self->values = values;
+    self->capacity = capacity;
+    return 0;
+}
+
+/* Steals object. */
+static int keep(struct shoal_group *self, uint64_t item, PyObject *object, bool ok)
+{
+    if (self->mode == GROUP_LIST) {
+        if (!ok) {
+            if (self->error == NULL || item < self->error_item) {
+                Py_XSETREF(self->error, object);
+                self->error_item = item;
+            } else {
+                Py_DECREF(object);
+            }
+        } else if (item < (uint64_t)PyList_GET_SIZE(self->results) &&
+                   PyList_GET_ITEM(self->results, (Py_ssize_t)item) == NULL) {
+            PyList_SET_ITEM(self->results, (Py_ssize_t)item, object);
+        } else {
+            Py_DECREF(object);
+        }
+        return 0;
+    }
+    uint64_t index = self->mode == GROUP_ORDERED ? item : self->decoded++;
+    if (index < self->cursor || make_room(self, index) < 0) {
+        Py_DECREF(object);
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    struct group_value *value = &self->values[index % self->capacity];
+    Py_XSETREF(value->object, object);
+    value->ok = ok;
+    return 0;
+}
+
+/* Unpickling runs user code, which may make the log grow: what is unpickled is a copy, or the arrival's own memory. */
+static int decode_one(struct shoal_group *self)
+{
+    struct piece piece;
+    struct arrival arrival;
+    memcpy(&piece, self->log + self->log_read, sizeof piece);
+    const uint8_t *body = self->log + self->log_read + sizeof piece;
+    self->log_read += sizeof piece + ((piece.bytes + 7) & ~7u);
+    if (!piece.heavy && piece.kind == ARRIVAL_VALUE && piece.bytes <= SECTION_NUMBER_MAX) {
+        PyObject *number = number_of_section(body, piece.bytes);
+        if (number != NULL)
+            return keep(self, piece.item, number, true);
+    }
+    if (piece.heavy) {
+        memcpy(&arrival, body, sizeof arrival);
+    } else {
+        memset(&arrival, 0, offsetof(struct arrival, inline_data));
+        arrival.kind = (enum arrival_kind)piece.kind;
+        arrival.item = piece.item;
+        arrival.bytes = piece.bytes;
+        arrival.block = arrival.adopted = HOME_NO_BLOCK;
+        uint8_t *copy = arrival.inline_data;
+        if (piece.bytes > ARRIVAL_INLINE_BYTES)
+            arrival.data = arrival.owned = copy = PyMem_RawMalloc(piece.bytes);
+        if (copy == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        memcpy(copy, body, piece.bytes);
+    }
+    arrival.of_group = true;
+    PyObject *object;
+    int ok = arrival_decode(self->owner.engine, &arrival, &object);
+    return ok < 0 ? -1 : keep(self, piece.item, object, ok);
+}
+
+int group_decode(struct shoal_group *self)
+{
+    if (owner_begin_decoding(&self->owner) < 0)
+        return -1;
+    int error = 0;
+    while (self->log_read < self->log_end && error == 0)
+        error = decode_one(self);
+    owner_end_decoding(&self->owner);
+    return error;
+}
+
+void group_clear_log(struct shoal_group *self)
+{
+    while (self->log_read < self->log_end) {
+        struct piece piece;
+        memcpy(&piece, self->log + self->log_read, sizeof piece);
+        if (piece.heavy) {
+            struct arrival arrival;
+            memcpy(&arrival, self->log + self->log_read + sizeof piece, sizeof arrival);
+            arrival_clear(self->owner.engine, &arrival);
+        }
+        self->log_read += sizeof piece + ((piece.bytes + 7) & ~7u);
+    }
+    PyMem_RawFree(self->log);
+    self->log = NULL;
+    self->log_read = self->log_end = self->log_capacity = 0;
+}
+

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * group_input.c - from the input of a map-like call to batches.
+ *
+ * Lazy groups look ahead a bounded number of items, whatever the input's length: it is pulled when somebody takes
+ * results (or joins the pool), not by a thread of its own.
+ */
+#include "group.h"
+
+#include "engine.h"
+
+#define PULL_NS 200000 /* an input that is slow: go back to the caller after this, if there is something to do */
+
+/* "…" -> "… [element 17 of the input]", where the exception is made of one text; else it stays as it is. */
+static PyObject *name_element(PyObject *error, uint64_t item)
+{
+    PyObject *args = PyObject_GetAttrString(error, "args");
+    PyObject *named = NULL;
+    if (args != NULL && PyTuple_CheckExact(args) && PyTuple_GET_SIZE(args) == 1 &&
+        PyUnicode_CheckExact(PyTuple_GET_ITEM(args, 0))) {
+        PyObject *text = PyUnicode_FromFormat("%U [element %llu of the input]", PyTuple_GET_ITEM(args, 0),
+                                              (unsigned long long)item);
+        named = text == NULL ? NULL : PyObject_CallOneArg((PyObject *)Py_TYPE(error), text);
+        Py_XDECREF(text);
+    }
+    Py_XDECREF(args);
+    if (named == NULL || !PyExceptionInstance_Check(named)) {
+        PyErr_Clear();
+        Py_XSETREF(named, Py_NewRef(error));
+    } else {
+        PyException_SetCause(named, Py_NewRef(error));
+    }
+    return named;
+}
+
+/* The exception that is set becomes the outcome of `item`. */
+static void deliver_current(struct shoal_group *self, uint64_t item, bool name)
+{
+    PyObject *value = owner_fetch_exception();
+    struct arrival arrival = {.kind = ARRIVAL_EXCEPTION, .item = (uint32_t)item, .block = UINT64_MAX,
+                              .adopted = UINT64_MAX};
+    arrival.object = name ? name_element(value, item) : Py_NewRef(value);
+    Py_DECREF(value);
+    owner_deliver(&self->owner, &arrival);
+}
+
+static int submit_chunk(struct shoal_group *self, PyObject *const *items, uint32_t count, uint64_t first, bool may_wait)
+{
+    return engine_submit_batch(self->owner.engine, &self->owner, self->function, items, count, (uint32_t)first,
+                               self->star, may_wait);
+}
+
+/* A chunk did not pickle: find the element that is to blame; the others are sent. */
+static int submit_one_by_one(struct shoal_group *self, PyObject *const *items, uint32_t count, uint64_t first)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (count > 1 && submit_chunk(self, items + i, 1, first + i, true) == 0)
+            continue;
+        if (!PyErr_ExceptionMatches(PyExc_Exception))
+            return -1;
+        deliver_current(self, first + i, !self->owner.engine->function_failed);
+    }
+    return 0;
+}
+
+int group_submit_items(struct shoal_group *self, PyObject *const *items, uint32_t count, bool may_wait)
+{
+    uint64_t first = self->total;
+    if (first + count > UINT32_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "a single call takes at most 4294967295 items");
+        return -1;
+    }
+    self->total += count; /* before the first result can come */
+    int error = submit_chunk(self, items, count, first, may_wait);
+    if (error == 0)
+        return 0;
+    if (error > 0 || !PyErr_ExceptionMatches(PyExc_Exception) || engine_check_quietly(self->owner.engine) < 0) {
+        self->total = first;
+        return error;
+    }
+    if (count > 1)
+        PyErr_Clear();
+    return submit_one_by_one(self, items, count, first);
+}
+
+/* The next chunk of the input, a new list: shorter at its end, or when it raised (the exception is set). */
+static PyObject *pull_chunk(struct shoal_group *self)
+{
+    PyObject *items = PyList_New(0);
+    while (items != NULL && PyList_GET_SIZE(items) < (Py_ssize_t)self->chunk) {
+        PyObject *item = PyIter_Next(self->source);
+        if (item == NULL)
+            break;
+        int error = PyList_Append(items, item);
+        Py_DECREF(item);
+        if (error < 0)
+            Py_CLEAR(items);
+    }
+    return items;
+}
+
+static void finish_if_all_arrived(struct shoal_group *self)
+{
+    if (self->source == NULL && self->stalled == NULL && self->arrived == self->total && !self->owner.done) {
+        self->owner.done = true;
+        engine_finished(self->owner.engine, &self->owner);
+    }
+    if (self->source == NULL && self->stalled == NULL)
+        group_unlist(self);
+}
+
+/* Its end, or the exception that is set: that is the last outcome. */
+static void input_ended(struct shoal_group *self)
+{
+    Py_CLEAR(self->source);
+    if (PyErr_Occurred() != NULL) {
+        self->total++;
+        deliver_current(self, self->total - 1, false);
+    }
+}
+
+static bool memory_is_scarce(struct engine *engine, uint64_t outstanding)
+{
+    struct shoal_arena_stats stats;
+    shoal_arena_get_stats(engine->home->arena, &stats);
+    return stats.used_bytes > stats.budget_bytes / 2 && outstanding >= 2 * (uint64_t)engine->worker_count;
+}
+
+static bool window_has_room(const struct shoal_group *self)
+{
+    uint64_t outstanding = self->total - self->cursor;
+    return outstanding + self->chunk <= self->window || self->total == self->arrived;
+}
+
+/* A chunk that there was no memory for; it is the next to go. 0 gone, 1 still no memory, -1 exception. */
+static int submit_stalled(struct shoal_group *self)
+{
+    if (self->stalled == NULL)
+        return 0;
+    bool nothing_else = self->total == self->cursor; /* neither in flight nor unread: only waiting can help */
+    PyObject *items = self->stalled;
+    self->stalled = NULL;
+    PyObject **first = ((PyListObject *)items)->ob_item;
+    int error = group_submit_items(self, first, (uint32_t)PyList_GET_SIZE(items), nothing_else);
+    if (error > 0)
+        self->stalled = items;
+    else
+        Py_DECREF(items);
+    return error;
+}
+
+/* Pull one chunk and send it. 0 done, 1 no more now, -1 exception. */
+static int refill_once(struct shoal_group *self)
+{
+    int error = submit_stalled(self);
+    if (error != 0)
+        return error;
+    PyObject *items = pull_chunk(self);
+    if (items == NULL)
+        return -1;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback); /* what the input raised comes after what it gave */
+    Py_ssize_t count = PyList_GET_SIZE(items);
+    bool ended = count < (Py_ssize_t)self->chunk;
+    Py_XSETREF(self->stalled, count > 0 ? items : NULL);
+    if (count == 0)
+        Py_DECREF(items);
+    error = submit_stalled(self);
+    if (ended && error >= 0) {
+        PyErr_Restore(type, value, traceback);
+        input_ended(self);
+    } else {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+    }
+    return error;
+}
+
+int group_refill(struct shoal_group *self)
+{
+    if ((self->source == NULL && self->stalled == NULL) || self->pulling)
+        return 0;
+    if (self->total - self->cursor > self->window - self->window / 4 && self->total != self->arrived)
+        return 0; /* refill in bulk */
+    struct engine *engine = self->owner.engine;
+    self->pulling = true;
+    int64_t patience = shoal_now_ns() + PULL_NS;
+    int error = 0;
+    while (error == 0 && self->source != NULL && window_has_room(self) &&
+           !memory_is_scarce(engine, self->total - self->arrived)) {
+        error = refill_once(self);
+        bool enough = self->total - self->arrived >= 2 * (uint64_t)engine->worker_count * self->chunk;
+        if (enough && shoal_now_ns() > patience)
+            break;
+    }
+    if (error == 0 && self->source == NULL)
+        error = submit_stalled(self);
+    self->pulling = false;
+    if (error >= 0)
+        finish_if_all_arrived(self);
+    return error < 0 ? -1 : 0;
+}
+
+void group_unlist(struct shoal_group *self)
+{
+    if (!self->listed)
+        return;
+    *self->previous_next = self->next;
+    if (self->next != NULL)
+        self->next->previous_next = self->previous_next;
+    self->listed = false;
+}
+
+int group_pull(struct owner *owner)
+{
+    struct shoal_group *self = (struct shoal_group *)owner;
+    if (self->source == NULL && self->stalled == NULL)
+        return 1;
+    uint64_t unread = self->arrived - self->cursor; /* results that wait for their reader do not count here */
+    self->window += unread;
+    int error = group_refill(self);
+    self->window -= unread;
+    return error < 0 ? -1 : self->source == NULL && self->stalled == NULL;
+}

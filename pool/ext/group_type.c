@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* group_type.c - the type Group: beginning a map-like call, waiting for it, iterating over it. See group.h. */
+#include "group.h"
+
+#include <stddef.h>
+#include <structmember.h>
+
+#include "engine.h"
+
+static PyObject *group_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    struct shoal_group *self = (struct shoal_group *)type->tp_alloc(type, 0);
+    if (self != NULL)
+        self->owner.kind = OWNER_GROUP;
+    return (PyObject *)self;
+}
+
+static void group_list(struct shoal_group *self)
+{
+    struct engine *engine = self->owner.engine;
+    self->next = engine->groups;
+    self->previous_next = &engine->groups;
+    if (engine->groups != NULL)
+        engine->groups->previous_next = &self->next;
+    engine->groups = self;
+    self->listed = true;
+}
+
+static bool group_has_news(void *arg)
+{
+    struct shoal_group *self = arg;
+    return self->owner.done || self->log_read < self->log_end;
+}
+
+static int group_wait_for(struct shoal_group *self, engine_predicate predicate, int64_t deadline_ns)
+{
+    if (self->owner.engine == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this call was never begun");
+        return -1;
+    }
+    if (predicate(self))
+        return 1;
+    if (engine_check_process(self->owner.engine) < 0)
+        return -1;
+    return engine_wait(self->owner.engine, predicate, self, deadline_ns);
+}
+
+/* Where memory is short, results that are read make room: they are their reader's then, not the budget's. */
+static int submit_waiting(struct shoal_group *self, PyObject *const *items, uint32_t count)
+{
+    for (;;) {
+        bool nothing_else = self->arrived == self->total && self->log_read == self->log_end;
+        int error = group_submit_items(self, items, count, nothing_else);
+        if (error <= 0)
+            return error;
+        if (group_wait_for(self, group_has_news, -1) < 0 || group_decode(self) < 0)
+            return -1;
+    }
+}
+
+static int begin_list(struct shoal_group *self, PyObject *iterable)
+{
+    PyObject *items = PySequence_List(iterable); /* the caller's list may change under way */
+    if (items == NULL)
+        return -1;
+    Py_ssize_t size = PyList_GET_SIZE(items);
+    self->results = PyList_New(size);
+    int error = self->results == NULL ? -1 : 0;
+    PyObject **first = ((PyListObject *)items)->ob_item;
+    for (Py_ssize_t at = 0; at < size && error == 0; at += self->chunk) {
+        Py_ssize_t left = size - at;
+        error = submit_waiting(self, first + at, left < self->chunk ? (uint32_t)left : self->chunk);
+    }
+    Py_DECREF(items);
+    self->begun = true;
+    if (error == 0 && self->arrived == self->total)
+        self->owner.done = true;
+    return error;
+}
+
+static PyObject *group_begin(struct shoal_group *self, PyObject *args)
+{
+    PyObject *engine, *function, *iterable;
+    Py_ssize_t chunk, window;
+    int star, mode;
+    struct module_state *state = module_state_of(Py_TYPE(self));
+    if (!PyArg_ParseTuple(args, "O!OOnpin:_begin", state->engine_type, &engine, &function, &iterable, &chunk, &star,
+                          &mode, &window))
+        return NULL;
+    if (chunk < 1 || chunk > INT32_MAX || window < 1 || mode < GROUP_LIST || mode > GROUP_UNORDERED ||
+        self->owner.engine != NULL) {
+        PyErr_SetString(PyExc_ValueError, "a group is begun once, with a chunk size and window of at least 1");
+        return NULL;
+    }
+    if (engine_check((struct engine *)engine) < 0)
+        return NULL;
+    self->owner.engine = (struct engine *)Py_NewRef(engine);
+    self->function = Py_NewRef(function);
+    self->chunk = (uint32_t)chunk;
+    self->star = star;
+    self->mode = (enum group_mode)mode;
+    self->window = (uint64_t)window * self->chunk;
+    if (self->mode == GROUP_LIST) {
+        if (begin_list(self, iterable) < 0)
+            return NULL;
+    } else {
+        self->source = PyObject_GetIter(iterable);
+        if (self->source == NULL)
+            return NULL;
+        group_list(self);
+        self->begun = true;
+        if (group_refill(self) < 0)
+            return NULL;
+    }
+    progress_nudge(self->owner.engine);
+    Py_RETURN_NONE;
+}
+
+static void collect(struct shoal_group *self)
+{
+    struct engine *engine = self->owner.engine;
+    if (self->owner.done || engine == NULL || engine->epoch != engine->state->fork_epoch)
+        return;
+    engine_drain(engine);
+    engine_after_drain(engine);
+}
+
+static bool group_is_done(void *arg)
+{
+    return ((struct owner *)arg)->done;
+}
+
+/* Wait for the end, decoding on the way, so that it overlaps with the workers' work. */
+static int group_wait(struct shoal_group *self, int64_t deadline_ns)
+{
+    if (self->mode != GROUP_LIST)
+        return group_wait_for(self, group_is_done, deadline_ns);
+    while (!self->owner.done) {
+        int done = group_wait_for(self, group_has_news, deadline_ns);
+        if (done <= 0)
+            return done;
+        if (group_decode(self) < 0)
+            return -1;
+    }
+    return 1;
+}
+
+static bool value_ready(const struct shoal_group *self)
+{
+    return self->capacity > 0 && self->values[self->cursor % self->capacity].object != NULL;
+}
+
+static PyObject *take_value(struct shoal_group *self)
+{
+    struct group_value *place = &self->values[self->cursor % self->capacity];
+    struct group_value value = *place;
+    place->object = NULL;
+    self->cursor++;
+    if (group_refill(self) < 0) {
+        Py_DECREF(value.object);
+        return NULL;
+    }
+    if (value.ok)
+        return value.object;
+    PyErr_SetObject((PyObject *)Py_TYPE(value.object), value.object);
+    Py_DECREF(value.object);
+    return NULL;
+}
+
+static PyObject *group_next_until(struct shoal_group *self, int64_t deadline_ns)
+{
+    if (self->mode == GROUP_LIST || self->owner.engine == NULL) {
+        PyErr_SetString(PyExc_TypeError, "this group is not an iterator");
+        return NULL;
+    }
+    for (;;) {
+        if (self->log_read < self->log_end && group_decode(self) < 0)
+            return NULL;
+        if (value_ready(self))
+            return take_value(self);
+        if (group_refill(self) < 0)
+            return NULL;
+        if (self->source == NULL && self->stalled == NULL && self->cursor >= self->total)
+            return NULL; /* StopIteration */
+        if (self->log_read < self->log_end)
+            continue;
+        if (self->owner.done && self->log_read == self->log_end && !value_ready(self)) {
+            if (self->cursor >= self->total)
+                return NULL;
+            PyErr_SetString(PyExc_RuntimeError, "a result is missing: there was no memory to keep it");
+            self->cursor++;
+            return NULL;
+        }
+        int arrived = group_wait_for(self, group_has_news, deadline_ns);
+        if (arrived < 0)
+            return NULL;
+        if (arrived == 0) {
+            PyErr_SetNone(module_state_of(Py_TYPE(self))->timeout_error);
+            return NULL;
+        }
+    }
+}
+
+static PyObject *group_iternext(struct shoal_group *self)
+{
+    return group_next_until(self, -1);
+}
+
+static PyObject *group_next(struct shoal_group *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"timeout", NULL};
+    PyObject *timeout = NULL;
+    int64_t deadline;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:next", names, &timeout) ||
+        timeout_to_deadline(timeout, &deadline) < 0)
+        return NULL;
+    PyObject *value = group_next_until(self, deadline);
+    if (value == NULL && !PyErr_Occurred())
+        PyErr_SetNone(PyExc_StopIteration);
+    return value;
+}
+
+static PyObject *group_done(struct shoal_group *self, PyObject *Py_UNUSED(ignored))
+{
+    collect(self);
+    return PyBool_FromLong(self->owner.done);
+}
+
+static PyObject *group_wait_method(struct shoal_group *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"timeout", NULL};
+    PyObject *timeout = NULL;
+    int64_t deadline;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:wait", names, &timeout) ||
+        timeout_to_deadline(timeout, &deadline) < 0)
+        return NULL;
+    int done = group_wait(self, deadline);
+    return done < 0 ? NULL : PyBool_FromLong(done);
+}
+
+static PyObject *group_outcome(struct shoal_group *self, PyObject *Py_UNUSED(ignored))
+{
+    if (!self->owner.done || self->mode != GROUP_LIST) {
+        PyErr_SetString(PyExc_RuntimeError, "the call is not done, or is not a list");
+        return NULL;
+    }
+    if (group_decode(self) < 0)
+        return NULL;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(self->results) && self->error == NULL; i++) {
+        if (PyList_GET_ITEM(self->results, i) == NULL)
+            self->error = PyObject_CallFunction(PyExc_RuntimeError, "s", "a result is missing: no memory to keep it");
+    }
+    bool ok = self->error == NULL;
+    return Py_BuildValue("(OO)", ok ? Py_True : Py_False, ok ? self->results : self->error);
+}
+
+static PyObject *group_pull_method(struct shoal_group *self, PyObject *Py_UNUSED(ignored))
+{
+    int all = group_pull(&self->owner);
+    return all < 0 ? NULL : PyBool_FromLong(all);
+}
+
+static PyObject *group_cancel(struct shoal_group *self, PyObject *Py_UNUSED(ignored))
+{
+    struct engine *engine = self->owner.engine;
+    collect(self);
+    if (self->owner.done || engine == NULL || engine->dead || engine_check_process(engine) < 0) {
+        PyErr_Clear();
+        Py_RETURN_FALSE;
+    }
+    Py_INCREF(self);
+    Py_CLEAR(self->source);
+    Py_CLEAR(self->stalled);
+    group_unlist(self);
+    while (engine_revoke(engine, &self->owner) > 0)
+        ;
+    struct arrival arrival = {.kind = ARRIVAL_EXCEPTION, .object = item_cancelled_error(), .block = HOME_NO_BLOCK,
+                              .adopted = HOME_NO_BLOCK};
+    self->total = self->arrived + 1; /* the cancellation is the last thing that a reader gets */
+    arrival.item = (uint32_t)self->arrived;
+    group_deliver(&self->owner, &arrival);
+    self->cancelled = true;
+    engine_feed(engine);
+    engine_news(engine);
+    engine_after_drain(engine);
+    Py_DECREF(self);
+    Py_RETURN_TRUE;
+}
+
+static PyObject *group_watch(struct shoal_group *self, PyObject *callback)
+{
+    return owner_watch(&self->owner, callback);
+}
+
+static PyObject *group_get_total(struct shoal_group *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(self->total);
+}
+
+static int group_traverse(struct shoal_group *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->owner.watches);
+    Py_VISIT(self->owner.engine);
+    Py_VISIT(self->function);
+    Py_VISIT(self->source);
+    Py_VISIT(self->stalled);
+    Py_VISIT(self->results);
+    Py_VISIT(self->error);
+    for (uint64_t i = 0; i < self->capacity; i++)
+        Py_VISIT(self->values[i].object);
+    return 0;
+}
+
+static int group_clear(struct shoal_group *self)
+{
+    Py_CLEAR(self->owner.watches);
+    Py_CLEAR(self->function);
+    Py_CLEAR(self->source);
+    Py_CLEAR(self->stalled);
+    Py_CLEAR(self->results);
+    Py_CLEAR(self->error);
+    for (uint64_t i = 0; i < self->capacity; i++)
+        Py_CLEAR(self->values[i].object);
+    return 0;
+}
+
+static void group_dealloc(struct shoal_group *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->weakrefs != NULL)
+        PyObject_ClearWeakRefs((PyObject *)self);
+    group_unlist(self);
+    group_clear_log(self);
+    group_clear(self);
+    PyMem_Free(self->values);
+    Py_CLEAR(self->owner.engine);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(group_doc,
+"Group()\n--\n\n"
+"The outcomes of a map-like call. Begun once with _begin(); an iterator in the modes ORDERED and UNORDERED.\n\n"
+"One thread at a time iterates; wait() and done() may be called from any thread of the process.");
+
+static PyMethodDef group_methods[] = {
+    {"_begin", (PyCFunction)group_begin, METH_VARARGS,
+     PyDoc_STR("_begin($self, engine, func, iterable, chunksize, star, mode, window, /)\n--\n\n"
+               "Submit the input: all of it now (LIST), or at most `window` chunks ahead of the consumer.")},
+    {"next", (PyCFunction)(void (*)(void))group_next, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("next($self, /, timeout=None)\n--\n\n"
+               "The next value, or raises its exception; multiprocessing.TimeoutError after `timeout` seconds.")},
+    {"done", (PyCFunction)group_done, METH_NOARGS,
+     PyDoc_STR("done($self, /)\n--\n\nTrue if every outcome is there; never blocks.")},
+    {"wait", (PyCFunction)(void (*)(void))group_wait_method, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("wait($self, /, timeout=None)\n--\n\nWait for every outcome; False after `timeout` seconds.")},
+    {"outcome", (PyCFunction)group_outcome, METH_NOARGS,
+     PyDoc_STR("outcome($self, /)\n--\n\n(True, list) or (False, first exception by place). Mode LIST, when done.")},
+    {"pull", (PyCFunction)group_pull_method, METH_NOARGS,
+     PyDoc_STR("pull($self, /)\n--\n\nSubmit more of a lazy input although nobody takes results; True at its end.")},
+    {"cancel", (PyCFunction)group_cancel, METH_NOARGS,
+     PyDoc_STR("cancel($self, /)\n--\n\n"
+               "Stop pulling, take back what no worker has, drop what comes; whoever waits gets CancelledError.")},
+    {"watch", (PyCFunction)group_watch, METH_O,
+     PyDoc_STR("watch($self, callback, /)\n--\n\nCall callback(self) once when done; False if it is done already.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef group_getset[] = {
+    {"total", (getter)group_get_total, NULL, PyDoc_STR("Items pulled from the input so far."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef group_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(struct shoal_group, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot group_slots[] = {
+    {Py_tp_doc, (void *)group_doc},
+    {Py_tp_new, group_new},
+    {Py_tp_dealloc, group_dealloc},
+    {Py_tp_traverse, group_traverse},
+    {Py_tp_clear, group_clear},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, group_iternext},
+    {Py_tp_methods, group_methods},
+    {Py_tp_getset, group_getset},
+    {Py_tp_members, group_members},
+    {0, NULL},
+};
+
+PyType_Spec group_spec = {
+    .name = "shoal._ext.Group",
+    .basicsize = sizeof(struct shoal_group),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = group_slots,
+};

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* home.c - see home.h. */
+#include "home.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define HOME_BYTES_MIN (UINT64_C(64) << 20)
+
+/* "64M", "2G", "100000": bytes with an optional binary suffix. 0 and an exception on nonsense. */
+static uint64_t parse_bytes(const char *text)
+{
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    unsigned shift = 0;
+    switch (*end) {
+    case 'k': case 'K': shift = 10; end++; break;
+    case 'm': case 'M': shift = 20; end++; break;
+    case 'g': case 'G': shift = 30; end++; break;
+    case 't': case 'T': shift = 40; end++; break;
+    default: break;
+    }
+    if (errno != 0 || end == text || *end != '\0' || value == 0 || *text == '-' || value > (UINT64_MAX >> shift)) {
+        PyErr_Format(PyExc_ValueError, "SHOAL_ARENA_LIMIT=%s: expected a number of bytes such as 512M or 4G", text);
+        return 0;
+    }
+    return (uint64_t)value << shift;
+}
+
+/* Address space is free, memory is not: as much as the machine has, less where a limit on address space forbids it. */
+static int region_of_fitting_size(struct shoal_region **ret_region)
+{
+    long pages = sysconf(_SC_PHYS_PAGES);
+    uint64_t size = HOME_BYTES_MIN;
+    while (pages > 0 && size < (uint64_t)pages * 4096)
+        size <<= 1;
+    for (;;) {
+        int error = shoal_region_create(size, ret_region);
+        if (error != -ENOMEM || size <= HOME_BYTES_MIN)
+            return error;
+        size >>= 1;
+    }
+}
+
+static struct home *home_new(struct module_state *state)
+{
+    uint64_t limit = 0;
+    const char *text = getenv("SHOAL_ARENA_LIMIT");
+    if (text != NULL && *text != '\0' && (limit = parse_bytes(text)) == 0)
+        return NULL;
+    struct home *home = PyMem_Calloc(1, sizeof *home);
+    if (home == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    int error = region_of_fitting_size(&home->region);
+    if (error < 0) {
+        raise_error(error, "cannot make the shared region");
+        goto fail;
+    }
+    error = shoal_arena_create(home->region, SHOAL_REGION_HEADER_BYTES,
+                               shoal_region_size(home->region) - SHOAL_REGION_HEADER_BYTES, limit, &home->arena);
+    if (error < 0) {
+        raise_error(error, "cannot make the arena");
+        goto fail;
+    }
+    struct shoal_arena_stats stats;
+    shoal_arena_get_stats(home->arena, &stats);
+    home->budget_bytes = stats.budget_bytes;
+    home->epoch = state->fork_epoch;
+    home->references = 1;
+    return home;
+fail:
+    shoal_region_free(home->region);
+    PyMem_Free(home);
+    return NULL;
+}
+
+struct home *home_get(struct module_state *state)
+{
+    if (state->home == NULL)
+        state->home = home_new(state);
+    return state->home;
+}
+
+struct home *home_retain(struct home *home)
+{
+    home->references++;
+    return home;
+}
+
+void home_release(struct home *home)
+{
+    if (home == NULL || --home->references > 0)
+        return;
+    shoal_arena_free(home->arena);
+    shoal_region_free(home->region);
+    PyMem_Free(home);
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * home.h - this process's own shared memory: one region, one arena, made at first use, shared by all its pools and by
+ * the arrays that its user allocates. A forked child that needs one makes its own; what it inherited stays mapped.
+ */
+#ifndef SHOAL_EXT_HOME_H
+#define SHOAL_EXT_HOME_H
+
+#include "module.h"
+
+#define HOME_NO_BLOCK UINT64_MAX
+
+struct home {
+    struct shoal_region *region;
+    struct shoal_arena *arena;
+    uint64_t budget_bytes;
+    uint64_t epoch; /* module_state.fork_epoch of the process that made it */
+    long references;
+};
+
+/* Borrowed from the state (which keeps it for good), or NULL with an exception. */
+struct home *home_get(struct module_state *state);
+struct home *home_retain(struct home *home);
+void home_release(struct home *home);
+
+/* The arena's last holder id: what a child inherited when there was no descriptor to watch it with. Never released. */
+#define HOME_UNWATCHED_HOLDER (SHOAL_ARENA_HOLDERS_MAX - 1)
+
+#endif

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* item.c - the outcome of one call: see item.h and owner.h. */
+#include "item.h"
+
+#include <stddef.h>
+#include <structmember.h>
+
+#include "engine.h"
+
+static PyObject *item_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    struct item *self = (struct item *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->owner.kind = OWNER_ITEM;
+    self->slot = -1;
+    self->ok = -1;
+    return (PyObject *)self;
+}
+
+struct item *item_new_for(struct engine *engine)
+{
+    struct item *self = (struct item *)item_new(engine->state->item_type, NULL, NULL);
+    if (self != NULL)
+        self->owner.engine = (struct engine *)Py_NewRef((PyObject *)engine);
+    return self;
+}
+
+void item_set_slot(struct owner *owner, int64_t slot, uint32_t generation)
+{
+    if (owner->kind != OWNER_ITEM)
+        return;
+    ((struct item *)owner)->slot = slot;
+    ((struct item *)owner)->generation = generation;
+}
+
+int64_t item_slot(const struct owner *owner)
+{
+    return owner->kind == OWNER_ITEM ? ((const struct item *)owner)->slot : -1;
+}
+
+void item_deliver(struct owner *owner, struct arrival *arrival)
+{
+    struct item *self = (struct item *)owner;
+    if (owner->done) {
+        arrival_clear(owner->engine, arrival);
+        return;
+    }
+    self->arrival = *arrival;
+    self->slot = -1;
+    owner->done = true;
+    engine_finished(owner->engine, owner);
+}
+
+static void collect(struct item *self)
+{
+    struct engine *engine = self->owner.engine;
+    if (self->owner.done || engine == NULL || engine->epoch != engine->state->fork_epoch)
+        return;
+    engine_drain(engine);
+    engine_after_drain(engine);
+}
+
+static bool item_is_done(void *arg)
+{
+    return ((struct owner *)arg)->done;
+}
+
+int item_wait(struct item *self, int64_t deadline_ns)
+{
+    if (self->owner.done)
+        return 1;
+    if (self->owner.engine == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this call was never submitted");
+        return -1;
+    }
+    if (engine_check_process(self->owner.engine) < 0)
+        return -1;
+    return engine_wait(self->owner.engine, item_is_done, self, deadline_ns);
+}
+
+/* Decode once. -1 with an exception if it is not done. */
+static int item_decode(struct item *self)
+{
+    if (!self->owner.done) {
+        PyErr_SetString(PyExc_RuntimeError, "the call is not done");
+        return -1;
+    }
+    if (self->ok >= 0)
+        return 0;
+    if (owner_begin_decoding(&self->owner) < 0)
+        return -1;
+    if (self->ok < 0) {
+        PyObject *value;
+        int ok = arrival_decode(self->owner.engine, &self->arrival, &value);
+        self->value = ok < 0 ? owner_fetch_exception() : value;
+        self->ok = ok > 0;
+    }
+    owner_end_decoding(&self->owner);
+    return 0;
+}
+
+PyObject *item_value(struct item *self)
+{
+    if (item_decode(self) < 0)
+        return NULL;
+    if (self->ok)
+        return Py_NewRef(self->value);
+    PyErr_SetObject((PyObject *)Py_TYPE(self->value), self->value);
+    return NULL;
+}
+
+static PyObject *item_value_method(struct item *self, PyObject *Py_UNUSED(ignored))
+{
+    return item_value(self);
+}
+
+static PyObject *item_outcome(struct item *self, PyObject *Py_UNUSED(ignored))
+{
+    if (item_decode(self) < 0)
+        return NULL;
+    return Py_BuildValue("(OO)", self->ok ? Py_True : Py_False, self->value);
+}
+
+static PyObject *item_done(struct item *self, PyObject *Py_UNUSED(ignored))
+{
+    collect(self);
+    return PyBool_FromLong(self->owner.done);
+}
+
+static PyObject *item_running(struct item *self, PyObject *Py_UNUSED(ignored))
+{
+    collect(self);
+    struct engine *engine = self->owner.engine;
+    if (self->owner.done || self->slot < 0 || engine == NULL || engine->dead)
+        Py_RETURN_FALSE;
+    enum shoal_task_state state;
+    unsigned worker;
+    uint32_t generation;
+    if (shoal_taskqueue_state(engine->queue, (uint32_t)self->slot, &state, &worker, &generation) < 0)
+        Py_RETURN_FALSE;
+    return PyBool_FromLong(generation == self->generation && state == SHOAL_TASK_STARTED);
+}
+
+static PyObject *item_cancel(struct item *self, PyObject *Py_UNUSED(ignored))
+{
+    collect(self);
+    if (self->cancelled)
+        Py_RETURN_TRUE;
+    struct engine *engine = self->owner.engine;
+    if (self->owner.done || engine == NULL || engine->dead || engine_check_process(engine) < 0) {
+        PyErr_Clear();
+        Py_RETURN_FALSE;
+    }
+    Py_INCREF(self);
+    if (engine_revoke(engine, &self->owner)) {
+        PyObject *error = item_cancelled_error();
+        struct arrival arrival = {.kind = ARRIVAL_EXCEPTION, .object = error, .block = HOME_NO_BLOCK,
+                                  .adopted = HOME_NO_BLOCK};
+        self->cancelled = true;
+        item_deliver(&self->owner, &arrival);
+        engine_feed(engine);
+        engine_news(engine);
+        engine_after_drain(engine);
+    }
+    PyObject *result = PyBool_FromLong(self->cancelled);
+    Py_DECREF(self);
+    return result;
+}
+
+PyObject *item_cancelled_error(void)
+{
+    PyObject *module = PyImport_ImportModule("concurrent.futures");
+    PyObject *error = module == NULL ? NULL : PyObject_CallMethod(module, "CancelledError", NULL);
+    Py_XDECREF(module);
+    if (error == NULL) {
+        PyErr_Clear();
+        error = PyObject_CallNoArgs(PyExc_RuntimeError);
+    }
+    return error;
+}
+
+static PyObject *item_cancelled(struct item *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->cancelled);
+}
+
+static PyObject *item_wait_method(struct item *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    PyObject *timeout = count > 0 ? args[0] : NULL;
+    int64_t deadline;
+    if (count + (names == NULL ? 0 : PyTuple_GET_SIZE(names)) > 1) {
+        PyErr_SetString(PyExc_TypeError, "wait() takes at most 1 argument");
+        return NULL;
+    }
+    if (names != NULL && PyTuple_GET_SIZE(names) == 1)
+        timeout = args[0];
+    if (timeout_to_deadline(timeout, &deadline) < 0)
+        return NULL;
+    int done = item_wait(self, deadline);
+    return done < 0 ? NULL : PyBool_FromLong(done);
+}
+
+static PyObject *item_watch(struct item *self, PyObject *callback)
+{
+    return owner_watch(&self->owner, callback);
+}
+
+static PyObject *item_settle(struct item *self, PyObject *args)
+{
+    int ok;
+    PyObject *value;
+    if (!PyArg_ParseTuple(args, "pO:_settle", &ok, &value))
+        return NULL;
+    if (self->owner.done) {
+        PyErr_SetString(PyExc_RuntimeError, "the call is done already");
+        return NULL;
+    }
+    self->value = Py_NewRef(value);
+    self->ok = (int8_t)ok;
+    self->owner.done = true;
+    if (self->owner.engine != NULL && !self->owner.engine->dead)
+        engine_news(self->owner.engine);
+    owner_run_watches(&self->owner);
+    Py_RETURN_NONE;
+}
+
+static int item_traverse(struct item *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->value);
+    Py_VISIT(self->owner.watches);
+    Py_VISIT(self->owner.engine);
+    Py_VISIT(self->arrival.object);
+    return 0;
+}
+
+static int item_clear(struct item *self)
+{
+    Py_CLEAR(self->value);
+    Py_CLEAR(self->owner.watches);
+    return 0;
+}
+
+static void item_dealloc(struct item *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->weakrefs != NULL)
+        PyObject_ClearWeakRefs((PyObject *)self);
+    item_clear(self);
+    if (self->owner.engine != NULL)
+        arrival_clear(self->owner.engine, &self->arrival);
+    Py_CLEAR(self->owner.engine);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(item_doc,
+"Item()\n--\n\n"
+"The outcome of one call that was submitted to an Engine. Subclasses need not call __init__.\n\n"
+"Methods may be called from any thread of the process that submitted the call.");
+
+static PyMethodDef item_methods[] = {
+    {"done", (PyCFunction)item_done, METH_NOARGS,
+     PyDoc_STR("done($self, /)\n--\n\nTrue if the outcome is there; looks for arrivals first, never blocks.")},
+    {"running", (PyCFunction)item_running, METH_NOARGS,
+     PyDoc_STR("running($self, /)\n--\n\nTrue if a worker has started the call and it is not done.")},
+    {"cancel", (PyCFunction)item_cancel, METH_NOARGS,
+     PyDoc_STR("cancel($self, /)\n--\n\nTake the call back if no worker has it; True if it is cancelled.")},
+    {"cancelled", (PyCFunction)item_cancelled, METH_NOARGS,
+     PyDoc_STR("cancelled($self, /)\n--\n\nTrue if cancel() succeeded.")},
+    {"wait", (PyCFunction)(void (*)(void))item_wait_method, METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("wait($self, timeout=None)\n--\n\n"
+               "Wait until the call is done; False if `timeout` seconds pass before.\n\n"
+               "Releases the GIL; a signal handler that raises ends it at once.")},
+    {"outcome", (PyCFunction)item_outcome, METH_NOARGS,
+     PyDoc_STR("outcome($self, /)\n--\n\n(True, value) or (False, exception). RuntimeError if it is not done.")},
+    {"value", (PyCFunction)item_value_method, METH_NOARGS,
+     PyDoc_STR("value($self, /)\n--\n\nThe value, or raises the call's exception. RuntimeError if it is not done.")},
+    {"watch", (PyCFunction)item_watch, METH_O,
+     PyDoc_STR("watch($self, callback, /)\n--\n\n"
+               "Call callback(self) once when it is done; False, without a call, if it is done already.")},
+    {"_settle", (PyCFunction)item_settle, METH_VARARGS,
+     PyDoc_STR("_settle($self, ok, value, /)\n--\n\nGive an outcome from outside. RuntimeError if there is one.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef item_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(struct item, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot item_slots[] = {
+    {Py_tp_doc, (void *)item_doc},
+    {Py_tp_new, item_new},
+    {Py_tp_dealloc, item_dealloc},
+    {Py_tp_traverse, item_traverse},
+    {Py_tp_clear, item_clear},
+    {Py_tp_methods, item_methods},
+    {Py_tp_members, item_members},
+    {0, NULL},
+};
+
+PyType_Spec item_spec = {
+    .name = "shoal._ext.Item",
+    .basicsize = sizeof(struct item),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = item_slots,
+};

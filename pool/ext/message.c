@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* message.c - building and taking apart streams; see message.h. */
+#include "message.h"
+
+#include "engine.h"
+
+#define RELEASE_GIL_FROM (UINT64_C(1) << 20) /* a shorter copy is done before another thread could make use of it */
+
+static uint64_t align_up(uint64_t value, uint64_t alignment)
+{
+    return (value + alignment - 1) & ~(alignment - 1);
+}
+
+static int outgoing_grow(struct shoal_sink *sink, size_t need)
+{
+    struct outgoing *out = (struct outgoing *)sink;
+    size_t used = shoal_sink_used(sink);
+    size_t capacity = used + (used >> 1) + need + 1024;
+    uint8_t *moved = out->heap != NULL ? PyMem_RawRealloc(out->heap, capacity) : PyMem_RawMalloc(capacity);
+    if (moved == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (out->heap == NULL && used > 0)
+        memcpy(moved, sink->start, used);
+    out->heap = moved;
+    sink->start = moved;
+    sink->cursor = moved + used;
+    sink->limit = moved + capacity;
+    return 0;
+}
+
+void outgoing_begin(struct outgoing *out, struct module_state *state, struct shoal_region *region, uint8_t *ring,
+                    size_t room)
+{
+    memset(out, 0, sizeof *out);
+    out->state = state;
+    out->region = region;
+    out->sink.start = out->sink.cursor = ring;
+    out->sink.limit = ring == NULL ? NULL : ring + room;
+    out->sink.grow = outgoing_grow;
+}
+
+static void taken_drop(struct taken *taken)
+{
+    if (taken->view.obj != NULL)
+        PyBuffer_Release(&taken->view);
+    Py_CLEAR(taken->block);
+}
+
+static void outgoing_forget_buffers(struct outgoing *out, size_t keep)
+{
+    while (out->taken_count > keep)
+        taken_drop(&out->taken[--out->taken_count]);
+}
+
+void outgoing_clear(struct outgoing *out)
+{
+    outgoing_forget_buffers(out, 0);
+    PyMem_Free(out->taken);
+    PyMem_RawFree(out->heap);
+    out->taken = NULL;
+    out->heap = NULL;
+}
+
+static struct taken *outgoing_slot(struct outgoing *out)
+{
+    if (out->taken_count == out->taken_capacity) {
+        size_t capacity = out->taken_capacity ? 2 * out->taken_capacity : 8;
+        struct taken *moved = PyMem_Realloc(out->taken, capacity * sizeof *moved);
+        if (moved == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        out->taken = moved;
+        out->taken_capacity = capacity;
+    }
+    struct taken *taken = &out->taken[out->taken_count];
+    memset(taken, 0, sizeof *taken);
+    return taken;
+}
+
+/* Two arrays over the same memory come back as two, as they would with pickle: only one of them can have the block. */
+static bool overlaps_adopted(const struct outgoing *out, uint64_t offset, uint64_t size_bytes)
+{
+    for (size_t i = 0; i < out->taken_count; i++) {
+        const struct taken *other = &out->taken[i];
+        if (other->kind == BUFFER_ADOPTED && offset < other->offset + other->size_bytes &&
+            other->offset < offset + size_bytes)
+            return true;
+    }
+    return false;
+}
+
+/* Does the buffer lie in a block that can travel by handle? Fills kind, block and offset if so. */
+static void find_block(struct outgoing *out, struct taken *taken)
+{
+    taken->kind = BUFFER_IN_MESSAGE;
+    uint64_t offset;
+    if (!shoal_region_contains(out->region, taken->view.buf, taken->size_bytes, &offset))
+        return;
+    struct block *block = block_containing(out->state, taken->view.buf, taken->size_bytes);
+    if (block == NULL || block->epoch != out->state->fork_epoch)
+        return;
+    if (block->kind == BLOCK_USER || block->kind == BLOCK_BORROWED)
+        taken->kind = BUFFER_SHARED;
+    else if (block == out->own_block && taken->size_bytes >= block->size_bytes / 2 &&
+             !overlaps_adopted(out, offset, taken->size_bytes))
+        taken->kind = BUFFER_ADOPTED;
+    else
+        return;
+    taken->block = (struct block *)Py_NewRef(block);
+    taken->offset = offset;
+}
+
+/* shoal_buffer_taker: 1 taken, 0 in band, -1 exception. */
+static int outgoing_take(void *context, PyObject *exporter)
+{
+    struct outgoing *out = context;
+    if (out->taken_count - out->section_first_buffer >= SECTION_BUFFERS_MAX)
+        return 0;
+    struct taken *taken = outgoing_slot(out);
+    if (taken == NULL)
+        return -1;
+    if (PyObject_GetBuffer(exporter, &taken->view, PyBUF_ANY_CONTIGUOUS) < 0) {
+        PyErr_Clear(); /* in band, the pickler says what is wrong with it */
+        return 0;
+    }
+    taken->size_bytes = (uint64_t)taken->view.len;
+    taken->readonly = taken->view.readonly;
+    find_block(out, taken);
+    if (taken->kind == BUFFER_IN_MESSAGE && taken->size_bytes < OUT_OF_BAND_MIN) {
+        taken_drop(taken);
+        return 0;
+    }
+    if (taken->kind == BUFFER_SHARED && !taken->readonly) {
+        block_freeze_exporter(out->state, taken->view.obj);
+        taken->readonly = true;
+    }
+    if (taken->kind != BUFFER_IN_MESSAGE)
+        PyBuffer_Release(&taken->view); /* the block keeps the memory; the array itself may go */
+    out->taken_count++;
+    return 1;
+}
+
+static void put_prefix(uint8_t *at, uint64_t bytes, uint64_t buffers)
+{
+    uint64_t prefix = bytes << 24 | buffers;
+    memcpy(at, &prefix, sizeof prefix);
+}
+
+size_t section_of_number(PyObject *object, uint8_t *section)
+{
+    size_t bytes = shoal_encode_number(object, section + SECTION_PREFIX_BYTES);
+    if (bytes == 0)
+        return 0;
+    put_prefix(section, bytes, 0);
+    return SECTION_PREFIX_BYTES + bytes;
+}
+
+PyObject *number_of_section(const uint8_t *section, size_t bytes)
+{
+    uint64_t prefix;
+    if (bytes < sizeof prefix)
+        return NULL;
+    memcpy(&prefix, section, sizeof prefix);
+    if (prefix != (uint64_t)(bytes - sizeof prefix) << 24)
+        return NULL;
+    return shoal_decode_number(section + sizeof prefix, bytes - sizeof prefix, NULL);
+}
+
+int outgoing_section(struct outgoing *out, struct shoal_encoder *encoder, PyObject *object)
+{
+    if ((size_t)(out->sink.limit - out->sink.cursor) >= SECTION_NUMBER_MAX) {
+        size_t number = section_of_number(object, out->sink.cursor);
+        out->sink.cursor += number;
+        if (number > 0)
+            return 0;
+    }
+    struct shoal_encoder_options options = {
+        .reducers = out->state->forking_reducers,
+        .take = outgoing_take,
+        .take_context = out,
+        .out_of_band_min = OUT_OF_BAND_MIN,
+    };
+    size_t start = shoal_sink_used(&out->sink);
+    size_t first_buffer = out->taken_count;
+    out->section_first_buffer = first_buffer;
+    if (shoal_sink_room(&out->sink, SECTION_PREFIX_BYTES) < 0)
+        return -1;
+    out->sink.cursor += SECTION_PREFIX_BYTES;
+    if (shoal_encode(encoder, object, &out->sink, &options) < 0) {
+        out->sink.cursor = out->sink.start + start;
+        outgoing_forget_buffers(out, first_buffer);
+        return -1;
+    }
+    uint64_t bytes = shoal_sink_used(&out->sink) - start - SECTION_PREFIX_BYTES;
+    put_prefix(out->sink.start + start, bytes, out->taken_count - first_buffer);
+    return 0;
+}
+
+int64_t outgoing_seal(struct outgoing *out)
+{
+    if (out->taken_count == 0)
+        return (int64_t)shoal_sink_used(&out->sink);
+    size_t table = out->taken_count * sizeof(struct buffer_entry);
+    if (shoal_sink_room(&out->sink, 8 + table) < 0)
+        return -1;
+    while (shoal_sink_used(&out->sink) % 8 != 0)
+        *out->sink.cursor++ = 0;
+    out->sink.cursor += table;
+    return (int64_t)shoal_sink_used(&out->sink);
+}
+
+uint64_t outgoing_block_bytes(const struct outgoing *out, uint64_t stream_bytes)
+{
+    uint64_t total = 0;
+    for (size_t i = 0; i < out->taken_count; i++) {
+        if (out->taken[i].kind == BUFFER_IN_MESSAGE)
+            total = align_up(total, BUFFER_ALIGN) + out->taken[i].size_bytes;
+    }
+    if (!outgoing_in_ring(out))
+        total = align_up(total, BUFFER_ALIGN) + stream_bytes;
+    return total;
+}
+
+static void copy(void *destination, const void *source, uint64_t size_bytes)
+{
+    if (size_bytes < RELEASE_GIL_FROM) {
+        memcpy(destination, source, size_bytes);
+        return;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    memcpy(destination, source, size_bytes);
+    Py_END_ALLOW_THREADS
+}
+
+void outgoing_write(struct outgoing *out, uint8_t *block, uint64_t block_offset, uint64_t stream_bytes,
+                    uint64_t *ret_stream_offset)
+{
+    uint64_t position = 0;
+    for (size_t i = 0; i < out->taken_count; i++) {
+        struct taken *taken = &out->taken[i];
+        struct buffer_entry entry = {
+            .offset = taken->offset,
+            .size_bytes = taken->size_bytes,
+            .kind = (uint32_t)taken->kind,
+            .flags = taken->readonly ? BUFFER_READONLY : 0,
+        };
+        if (taken->kind == BUFFER_IN_MESSAGE) {
+            position = align_up(position, BUFFER_ALIGN);
+            copy(block + position, taken->view.buf, taken->size_bytes);
+            entry.offset = block_offset + position;
+            entry.block_offset = block_offset;
+            position += taken->size_bytes;
+            PyBuffer_Release(&taken->view);
+        } else {
+            entry.block_offset = taken->block->offset;
+        }
+        uint8_t *place = out->sink.start + stream_bytes - (out->taken_count - i) * sizeof entry;
+        memcpy(place, &entry, sizeof entry);
+    }
+    if (!outgoing_in_ring(out)) {
+        position = align_up(position, BUFFER_ALIGN);
+        copy(block + position, out->heap, stream_bytes);
+        *ret_stream_offset = block_offset + position;
+    }
+}
+
+int raise_damaged(struct module_state *state, const char *what)
+{
+    (void)state;
+    PyObject *pickle = PyImport_ImportModule("_pickle");
+    PyObject *type = pickle == NULL ? NULL : PyObject_GetAttrString(pickle, "UnpicklingError");
+    Py_XDECREF(pickle);
+    if (type != NULL)
+        PyErr_Format(type, "damaged message: %s", what);
+    Py_XDECREF(type);
+    return -1;
+}
+
+int section_next(const uint8_t **cursor, const uint8_t *end, const uint8_t **ret_pickle, size_t *ret_bytes,
+                 uint32_t *ret_buffers)
+{
+    uint64_t prefix;
+    if ((size_t)(end - *cursor) < sizeof prefix)
+        return raise_damaged(NULL, "a section is cut short");
+    memcpy(&prefix, *cursor, sizeof prefix);
+    uint64_t bytes = prefix >> 24;
+    if (bytes > (size_t)(end - *cursor) - sizeof prefix)
+        return raise_damaged(NULL, "a section is longer than its stream");
+    *ret_pickle = *cursor + sizeof prefix;
+    *ret_bytes = (size_t)bytes;
+    *ret_buffers = (uint32_t)(prefix & SECTION_BUFFERS_MAX);
+    *cursor = *ret_pickle + bytes;
+    return 0;
+}

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* module.c - shoal._ext: the table of what it contains, and its state. The work is in the other files. */
+#include "module.h"
+
+#include <errno.h>
+
+#include "engine.h"
+
+struct module_state *module_state_of(PyTypeObject *type)
+{
+#if PY_VERSION_HEX >= 0x030B0000
+    PyObject *module = PyType_GetModuleByDef(type, &shoal_ext_module);
+#else
+    PyObject *module = _PyType_GetModuleByDef(type, &shoal_ext_module);
+#endif
+    return PyModule_GetState(module);
+}
+
+int raise_error(int error, const char *what)
+{
+    int number = error < 0 ? -error : error;
+    if (number == ENOMEM || number == EDQUOT || number == E2BIG) {
+        PyErr_Format(PyExc_MemoryError, "%s: %s", what, shoal_strerror(error));
+        return -1;
+    }
+    PyObject *text = PyUnicode_FromFormat("%s: %s", what, shoal_strerror(error));
+    PyObject *exception = text == NULL ? NULL : PyObject_CallFunction(PyExc_OSError, "iN", number, text);
+    if (exception != NULL)
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    Py_XDECREF(exception);
+    return -1;
+}
+
+void report_unraisable(PyObject *where)
+{
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) { /* not ours to swallow: the main thread gets it again */
+        PyErr_Clear();
+        PyErr_SetInterrupt();
+        return;
+    }
+    PyErr_WriteUnraisable(where);
+}
+
+int module_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type, const char *name)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (type == NULL)
+        return -1;
+    *ret_type = (PyTypeObject *)type;
+    return PyModule_AddObjectRef(module, name, type);
+}
+
+static PyObject *module_configure(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    struct module_state *state = PyModule_GetState(module);
+    static char *names[] = {"worker_lost", "task_error", "forking_reducers", "pool_broken", NULL};
+    PyObject *worker_lost = NULL, *task_error = NULL, *reducers = NULL, *broken = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOO!O:configure", names, &worker_lost, &task_error, &PyDict_Type,
+                                     &reducers, &broken))
+        return NULL;
+    Py_XINCREF(worker_lost);
+    Py_XINCREF(task_error);
+    Py_XINCREF(reducers);
+    Py_XINCREF(broken);
+    if (worker_lost != NULL)
+        Py_XSETREF(state->worker_lost, worker_lost);
+    if (task_error != NULL)
+        Py_XSETREF(state->task_error, task_error);
+    if (reducers != NULL)
+        Py_XSETREF(state->forking_reducers, reducers);
+    if (broken != NULL)
+        Py_XSETREF(state->pool_broken, broken);
+    Py_RETURN_NONE;
+}
+
+static PyObject *module_in_worker(PyObject *module, PyObject *Py_UNUSED(unused))
+{
+    struct module_state *state = PyModule_GetState(module);
+    return PyBool_FromLong(state->serving != NULL);
+}
+
+static int register_at_fork(PyObject *module)
+{
+    PyObject *os = PyImport_ImportModule("os");
+    PyObject *hook = os == NULL ? NULL : PyObject_GetAttrString(os, "register_at_fork");
+    PyObject *before = PyObject_GetAttrString(module, "_before_fork");
+    PyObject *after = PyObject_GetAttrString(module, "_after_fork_child");
+    PyObject *parent = PyObject_GetAttrString(module, "_after_fork_parent");
+    PyObject *args = PyTuple_New(0);
+    PyObject *kwargs = NULL;
+    if (before != NULL && after != NULL && parent != NULL)
+        kwargs = Py_BuildValue("{sOsOsO}", "before", before, "after_in_child", after, "after_in_parent", parent);
+    PyObject *result = hook == NULL || args == NULL || kwargs == NULL ? NULL : PyObject_Call(hook, args, kwargs);
+    int error = result == NULL ? -1 : 0;
+    Py_XDECREF(os);
+    Py_XDECREF(hook);
+    Py_XDECREF(before);
+    Py_XDECREF(after);
+    Py_XDECREF(parent);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(result);
+    return error;
+}
+
+static int module_exec(PyObject *module)
+{
+    struct module_state *state = PyModule_GetState(module);
+    state->str_flags = PyUnicode_InternFromString("flags");
+    state->str_writeable = PyUnicode_InternFromString("writeable");
+    state->str_base = PyUnicode_InternFromString("base");
+    PyObject *multiprocessing = PyImport_ImportModule("multiprocessing.context");
+    state->timeout_error = multiprocessing == NULL ? NULL : PyObject_GetAttrString(multiprocessing, "TimeoutError");
+    Py_XDECREF(multiprocessing);
+    if (state->str_flags == NULL || state->str_writeable == NULL || state->str_base == NULL ||
+        state->timeout_error == NULL || shoal_pickle_state_init(module, &state->pickle) < 0 ||
+        module_add_type(module, &block_spec, &state->block_type, "Block") < 0 ||
+        module_add_type(module, &view_spec, &state->view_type, "View") < 0 ||
+        module_add_type(module, &item_spec, &state->item_type, "Item") < 0 ||
+        module_add_type(module, &group_spec, &state->group_type, "Group") < 0 ||
+        module_add_type(module, &engine_spec, &state->engine_type, "Engine") < 0)
+        return -1;
+    static const char *const modes[] = {"LIST", "ORDERED", "UNORDERED"}; /* as enum group_mode */
+    for (long mode = 0; mode < 3; mode++) {
+        PyObject *value = PyLong_FromLong(mode);
+        int error = value == NULL ? -1 : PyObject_SetAttrString((PyObject *)state->group_type, modes[mode], value);
+        Py_XDECREF(value);
+        if (error < 0)
+            return -1;
+    }
+    if (PyModule_AddStringConstant(module, "__version__", SHOAL_VERSION) < 0)
+        return -1;
+    return register_at_fork(module);
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    struct module_state *state = PyModule_GetState(module);
+    if (state == NULL)
+        return 0;
+    Py_VISIT(state->engine_type);
+    Py_VISIT(state->item_type);
+    Py_VISIT(state->group_type);
+    Py_VISIT(state->block_type);
+    Py_VISIT(state->view_type);
+    Py_VISIT(state->worker_lost);
+    Py_VISIT(state->task_error);
+    Py_VISIT(state->forking_reducers);
+    Py_VISIT(state->pool_broken);
+    return state->pickle == NULL ? 0 : shoal_pickle_state_traverse(state->pickle, visit, arg);
+}
+
+static int module_clear(PyObject *module)
+{
+    struct module_state *state = PyModule_GetState(module);
+    if (state == NULL)
+        return 0;
+    Py_CLEAR(state->worker_lost);
+    Py_CLEAR(state->task_error);
+    Py_CLEAR(state->forking_reducers);
+    Py_CLEAR(state->pool_broken);
+    return state->pickle == NULL ? 0 : shoal_pickle_state_clear(state->pickle);
+}
+
+static void module_free(void *module)
+{
+    struct module_state *state = PyModule_GetState(module);
+    if (state == NULL)
+        return;
+    module_clear(module);
+    Py_CLEAR(state->engine_type);
+    Py_CLEAR(state->item_type);
+    Py_CLEAR(state->group_type);
+    Py_CLEAR(state->block_type);
+    Py_CLEAR(state->view_type);
+    Py_CLEAR(state->timeout_error);
+    Py_CLEAR(state->str_flags);
+    Py_CLEAR(state->str_writeable);
+    Py_CLEAR(state->str_base);
+    if (state->pickle != NULL)
+        shoal_pickle_state_free(state->pickle);
+    state->pickle = NULL;
+    home_release(state->home);
+    state->home = NULL;
+}
+
+static PyMethodDef module_methods[] = {
+    {"configure", (PyCFunction)(void (*)(void))module_configure, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("configure($module, /, *, worker_lost=..., task_error=..., forking_reducers=..., pool_broken=...)\n"
+               "--\n\n"
+               "Hand in the Python layer's exceptions and the live table of ForkingPickler's reducers.")},
+    {"info", module_info, METH_NOARGS,
+     PyDoc_STR("info($module, /)\n--\n\nWhat was found on this machine, as a dict.")},
+    {"in_worker", module_in_worker, METH_NOARGS,
+     PyDoc_STR("in_worker($module, /)\n--\n\nTrue in a worker process of a pool.")},
+    {"_before_fork", module_before_fork, METH_NOARGS, PyDoc_STR("Registered with os.register_at_fork.")},
+    {"_after_fork_parent", module_after_fork_parent, METH_NOARGS, PyDoc_STR("Registered with os.register_at_fork.")},
+    {"_after_fork_child", module_after_fork_child, METH_NOARGS, PyDoc_STR("Registered with os.register_at_fork.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+    {0, NULL},
+};
+
+struct PyModuleDef shoal_ext_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "shoal._ext",
+    .m_doc = "The C core of shoal: engine, pickler and arena. Its Python face is the package shoal.",
+    .m_size = sizeof(struct module_state),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__ext(void)
+{
+    return PyModuleDef_Init(&shoal_ext_module);
+}

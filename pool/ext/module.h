@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * module.h - the state of shoal._ext, and the few things that every file of pool/ext needs.
+ *
+ * pool/ext may use: Python.h, <shoal/...> (what any user of the library gets), ../pickle/pickle.h. Nobody uses pool/ext
+ * but Python. Everything here needs the GIL unless it says otherwise.
+ */
+#ifndef SHOAL_EXT_MODULE_H
+#define SHOAL_EXT_MODULE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <shoal/shoal.h>
+
+#include "../pickle/pickle.h"
+
+struct home;
+struct engine;
+struct foreign;
+
+struct module_state {
+    struct shoal_pickle_state *pickle;
+    struct home *home;         /* this process's region and arena; NULL until first use, and again in a forked child */
+    struct block *blocks;      /* every Block object alive in this process, linked: what a fork must know */
+    struct engine *engines;    /* every Engine of this process, linked */
+    struct engine *serving;    /* in a worker: the engine that it serves, else NULL */
+    struct foreign *foreign;   /* children that others forked, and the blocks that they may look at */
+    uint64_t fork_epoch;       /* grows by one in each forked child: objects of another epoch are not ours */
+    PyTypeObject *engine_type, *item_type, *group_type, *block_type, *view_type;
+    PyObject *pool_broken;      /* configured: reason -> exception for what cannot be done any more */
+    PyObject *worker_lost;      /* configured by the Python layer: (index, pid, signal, code, what) -> exception */
+    PyObject *task_error;       /* configured: payload -> exception */
+    PyObject *forking_reducers; /* configured: dict type -> reducer, live */
+    PyObject *timeout_error;    /* multiprocessing.TimeoutError */
+    PyObject *str_flags, *str_writeable, *str_base;
+};
+
+extern struct PyModuleDef shoal_ext_module;
+
+/* The state behind an instance of one of our types or of a subclass; borrowed, never NULL for our own instances. */
+struct module_state *module_state_of(PyTypeObject *type);
+
+/* Raise the Python exception for a library error (-errno), the one place where this is done. Always returns -1. */
+int raise_error(int error, const char *what);
+
+/* Report the exception that is set, of a callback or finalizer, and go on. */
+void report_unraisable(PyObject *where);
+
+int module_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type, const char *name);
+
+extern PyType_Spec engine_spec, item_spec, group_spec, block_spec, view_spec;
+
+/* fork.c: what must happen around any fork of this process (registered with os.register_at_fork). */
+PyObject *module_before_fork(PyObject *module, PyObject *unused);
+PyObject *module_after_fork_parent(PyObject *module, PyObject *unused);
+PyObject *module_after_fork_child(PyObject *module, PyObject *unused);
+/* Give back what children held that have ended. One comparison when there are none. */
+void foreign_reap(struct module_state *state);
+
+/* info.c */
+PyObject *module_info(PyObject *module, PyObject *unused);
+
+#endif

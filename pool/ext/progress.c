@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * progress.c - submitted work goes on while the parent never calls Shoal.
+ *
+ * One thread behind a pool, started when something may need the parent while nobody waits (submit, map_async,
+ * callbacks; not apply, which waits itself). It has three states:
+ *
+ *     idle     nothing in flight: sleeps without end, on the workers' pidfds and its own eventfd
+ *     parked   callers were at work a moment ago: looks again in PARK_NS
+ *     attends  sleeps on the pool's bell, lazily: workers ring it when they run dry, when their ring is half full, when
+ *              they need memory; or, while somebody has callbacks, like a caller: for each result
+ *
+ * A caller that is about to sleep on the bell itself sends it from "attends" to "parked" first.
+ */
+#include "engine.h"
+
+#include <signal.h>
+#include <stdint.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PARK_NS 2000000     /* 2 ms: how long results may lie while callers come and go */
+#define BEHIND_NS 10000000  /* 10 ms: a caller sleeps on the bell; look whether it still does */
+#define LINGER_NS 100000000 /* 100 ms after the last task: then idle */
+
+static void wake(struct engine *engine)
+{
+    uint64_t one = 1;
+    ssize_t ignored = write(engine->progress_fd, &one, sizeof one);
+    (void)ignored; /* a full counter is a wake as well */
+}
+
+static void clear_wake(struct engine *engine)
+{
+    uint64_t count;
+    ssize_t ignored = read(engine->progress_fd, &count, sizeof count);
+    (void)ignored;
+}
+
+static bool look_after(struct engine *engine)
+{
+    int taken = engine_drain(engine);
+    if (engine->deaths_pending)
+        engine_bury_dead(engine);
+    engine_look_closer(engine);
+    if (engine->waiting != NULL)
+        engine_wake_waiting(engine);
+    engine->progress_in_callbacks = true;
+    engine_after_drain(engine);
+    engine->progress_in_callbacks = false;
+    if (engine->closed && engine_all_done(engine) && engine->groups == NULL && !engine->dead) {
+        engine_stop_workers(engine);
+        if (engine_workers_gone(engine))
+            engine_destroy(engine); /* nobody may ever call join() */
+    }
+    return taken > 0;
+}
+
+static void sleep_and_report(struct engine *engine, enum shoal_urgency urgency, int64_t deadline_ns)
+{
+    if (engine_sleep(engine, urgency, engine->progress_fd, deadline_ns) < 0)
+        report_unraisable((PyObject *)engine);
+    clear_wake(engine);
+}
+
+static void progress_loop(struct engine *engine)
+{
+    uint64_t drains_seen = engine->drains;
+    int64_t idle_since = shoal_now_ns();
+    while (!engine->progress_stop && !engine->dead) {
+        bool callers = engine->someone_drains || engine->drains != drains_seen;
+        int64_t now = shoal_now_ns();
+        if (!callers && look_after(engine))
+            callers = engine->watched == 0; /* do not wake for each single result */
+        drains_seen = engine->drains;
+        if (engine->progress_stop || engine->dead)
+            break;
+        bool idle = engine_all_done(engine);
+        if (!idle)
+            idle_since = now;
+        if (idle && now - idle_since > LINGER_NS) {
+            engine->progress_idle = true;
+            sleep_and_report(engine, SHOAL_AWAKE, -1);
+            engine->progress_idle = false;
+            idle_since = shoal_now_ns();
+        } else if (callers || engine->someone_drains) {
+            sleep_and_report(engine, SHOAL_AWAKE, now + (engine->someone_drains ? BEHIND_NS : PARK_NS));
+        } else {
+            engine->progress_attends = true;
+            sleep_and_report(engine, engine->watched > 0 ? SHOAL_URGENT : SHOAL_LAZY, now + LINGER_NS);
+            engine->progress_attends = false;
+        }
+    }
+}
+
+static void close_fd(struct engine *engine)
+{
+    if (engine->progress_fd >= 0)
+        close(engine->progress_fd);
+    engine->progress_fd = -1;
+}
+
+static void progress_main(void *arg)
+{
+    struct engine *engine = arg;
+    sigset_t all; /* signals are for the thread that waits: here they would interrupt nobody */
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    pthread_setname_np(pthread_self(), "shoal-progress");
+    PyGILState_STATE gil = PyGILState_Ensure();
+    engine->progress_thread = PyThread_get_thread_ident();
+    progress_loop(engine);
+    engine->progress_runs = false;
+    if (engine->progress_stop)
+        close_fd(engine);
+    Py_DECREF(engine);
+    PyGILState_Release(gil);
+}
+
+void progress_nudge(struct engine *engine)
+{
+    if (engine->progress_idle)
+        wake(engine);
+    if (engine->progress_runs || engine->progress_stop || engine->dead)
+        return;
+    engine->progress_runs = true;
+    Py_INCREF(engine);
+    if (PyThread_start_new_thread(progress_main, engine) == PYTHREAD_INVALID_THREAD_ID) {
+        engine->progress_runs = false; /* callers still drain when they wait; only unattended progress is lost */
+        Py_DECREF(engine);
+    }
+}
+
+void progress_attend(struct engine *engine)
+{
+    progress_nudge(engine);
+    if (engine->progress_runs && !engine->progress_attends && !engine->someone_drains)
+        wake(engine);
+}
+
+void progress_yield(struct engine *engine)
+{
+    if (engine->progress_attends)
+        wake(engine);
+}
+
+void progress_stop(struct engine *engine)
+{
+    engine->progress_stop = true;
+    while (engine->progress_runs && !engine->progress_in_callbacks &&
+           engine->progress_thread != PyThread_get_thread_ident()) {
+        wake(engine);
+        Py_BEGIN_ALLOW_THREADS
+        struct timespec pause = {.tv_nsec = 50000};
+        nanosleep(&pause, NULL);
+        Py_END_ALLOW_THREADS
+    }
+    if (!engine->progress_runs)
+        close_fd(engine);
+}

@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * recover.c - a worker has died; another takes its place.
+ *
+ * The proof of death is the pidfd: nobody writes any more. Then, in this order: read what the worker had published;
+ * clear its marks in the queue; look at every slot that it owned. CLAIMED (its arguments were being read): to another
+ * worker, at no cost, CLAIMS_MAX times. STARTED: the item that was running is lost, with WorkerLost; the items of a
+ * batch behind it go to another worker. Then its memory: its lease, its column of holders. Then the replacement is
+ * forked.
+ *
+ * Workers that die again and again before they come up make the pool broken, with the reason of the last.
+ */
+#include "engine.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#define FAILED_STARTS_MAX(engine) (3u * (engine)->worker_count + 3u)
+
+static PyObject *make_lost(struct engine *engine, unsigned index, pid_t pid, const struct shoal_peer_exit *end,
+                           const char *what)
+{
+    PyObject *error = NULL;
+    if (engine->state->worker_lost != NULL) {
+        PyObject *signal = end->known && end->signal ? PyLong_FromLong(end->signal) : Py_NewRef(Py_None);
+        PyObject *code = end->known && !end->signal ? PyLong_FromLong(end->exit_code) : Py_NewRef(Py_None);
+        error = PyObject_CallFunction(engine->state->worker_lost, "IlNNs", index, (long)pid, signal, code, what);
+    }
+    if (error == NULL) {
+        PyErr_Clear();
+        error = PyObject_CallFunction(PyExc_RuntimeError, "s", "a worker of the pool died");
+    }
+    return error;
+}
+
+static void deliver_exception(struct engine *engine, struct entry *entry, uint32_t item, PyObject *error)
+{
+    struct arrival arrival = {.kind = ARRIVAL_EXCEPTION, .item = item, .object = Py_NewRef(error),
+                              .block = HOME_NO_BLOCK, .adopted = HOME_NO_BLOCK};
+    engine->lost++;
+    owner_deliver((struct owner *)entry->owner, &arrival);
+    (void)engine;
+}
+
+/* All items from the next one on end with `error`. */
+static void fail_entry(struct engine *engine, uint32_t slot, PyObject *error)
+{
+    struct entry *entry = &engine->entries[slot];
+    for (; entry->next_item < entry->task.item_count; entry->next_item++)
+        deliver_exception(engine, entry, entry->task.first_item + entry->next_item, error);
+    entry_finish(engine, slot);
+}
+
+/* The slot's stream, for another worker, from item `done` of this entry on. */
+static void requeue(struct engine *engine, uint32_t slot)
+{
+    struct entry *entry = &engine->entries[slot];
+    uint32_t old = entry->generation;
+    struct shoal_task task = entry->task;
+    task.reserved = entry->next_item; /* sections to skip: those before are done */
+    shoal_taskqueue_requeue(engine->queue, slot, &task, &entry->generation);
+    struct task_ring *ring = &engine->tasks;
+    for (uint32_t i = 0; i < ring->count; i++) {
+        struct ring_record *record = &ring->records[(ring->first + i) % (2 * ENGINE_SLOTS)];
+        if (record->slot == slot && record->generation == old)
+            record->generation = entry->generation;
+    }
+    item_set_slot((struct owner *)entry->owner, slot, entry->generation);
+}
+
+static void recover_slot(struct engine *engine, uint32_t slot, enum shoal_task_state state, unsigned index, pid_t pid,
+                         const struct shoal_peer_exit *end)
+{
+    struct entry *entry = &engine->entries[slot];
+    if (state == SHOAL_TASK_CLAIMED && ++entry->claims < CLAIMS_MAX) {
+        requeue(engine, slot);
+        return;
+    }
+    bool damaged = engine->workers[index].damaged;
+    char running[80] = "while it ran the task";
+    if (entry->task.flags & TASK_BATCH)
+        snprintf(running, sizeof running, "while it ran element %u of the input",
+                 (unsigned)(entry->task.first_item + entry->next_item));
+    const char *what = damaged ? "it wrote over the shared memory of its results"
+                       : state == SHOAL_TASK_CLAIMED ? "the arguments could not be read: each worker that tried died"
+                                                     : running;
+    uint32_t generation = entry->generation;
+    PyObject *error = make_lost(engine, index, pid, end, what); /* Python code: another thread may end the pool */
+    if (entry->owner == NULL || entry->generation != generation) {
+        Py_XDECREF(error);
+        return;
+    }
+    if (!(entry->task.flags & TASK_BATCH) || state == SHOAL_TASK_CLAIMED) {
+        fail_entry(engine, slot, error);
+    } else {
+        deliver_exception(engine, entry, entry->task.first_item + entry->next_item, error);
+        entry->next_item++;
+        entry->claims = 0;
+        if (entry->next_item < entry->task.item_count)
+            requeue(engine, slot);
+        else
+            entry_finish(engine, slot);
+    }
+    Py_XDECREF(error);
+}
+
+static void recover_slots(struct engine *engine, unsigned index, pid_t pid, const struct shoal_peer_exit *end)
+{
+    for (uint32_t slot = 0; slot < ENGINE_SLOTS; slot++) {
+        if (engine->entries[slot].owner == NULL)
+            continue;
+        enum shoal_task_state state;
+        unsigned worker;
+        uint32_t generation;
+        int error = shoal_taskqueue_state(engine->queue, slot, &state, &worker, &generation);
+        if (error < 0 || generation != engine->entries[slot].generation ||
+            (state != SHOAL_TASK_READY && state != SHOAL_TASK_CLAIMED && state != SHOAL_TASK_STARTED)) {
+            PyObject *lost = make_lost(engine, index, pid, end, "the task table was written over");
+            if (engine->entries[slot].owner != NULL)
+                fail_entry(engine, slot, lost);
+            Py_XDECREF(lost);
+        } else if (state != SHOAL_TASK_READY && worker == index) {
+            recover_slot(engine, slot, state, index, pid, end);
+        }
+    }
+}
+
+static void take_setup_error(struct engine *engine)
+{
+    PyObject *error;
+    if (engine->setup_error.kind == ARRIVAL_NONE)
+        return;
+    if (arrival_decode(engine, &engine->setup_error, &error) < 0) {
+        PyErr_Clear();
+        return;
+    }
+    engine_break(engine, error);
+    Py_DECREF(error);
+}
+
+static void recover_worker(struct engine *engine, unsigned index, const struct shoal_peer_exit *end)
+{
+    struct worker *worker = &engine->workers[index];
+    pid_t pid = worker->peer.pid;
+    engine->draining = true;
+    engine_drain_worker(engine, index);
+    engine->draining = false;
+    shoal_peer_close(&worker->peer);
+    shoal_taskqueue_bury(engine->queue, index);
+    recover_slots(engine, index, pid, end);
+    engine_free_lease(engine, worker);
+    shoal_arena_forget(engine->home->arena, engine->first_holder + index);
+    shoal_ring_reset(worker->results);
+    shoal_ring_reset(worker->orders);
+    if (!worker->ready)
+        engine->failed_starts++;
+    bool clean = worker->leaving || worker->stopped;
+    worker->wanted_bytes = 0;
+    worker->ready = worker->leaving = worker->damaged = false;
+    take_setup_error(engine);
+    bool finished = engine->closed && engine->groups == NULL && engine_all_done(engine);
+    if (engine->broken != NULL || engine->terminated != NULL || (worker->stopped && clean) || finished)
+        return;
+    if (engine->failed_starts > FAILED_STARTS_MAX(engine)) {
+        PyObject *error = make_lost(engine, index, pid, end, "workers die as soon as they are started");
+        engine_break(engine, error);
+        Py_XDECREF(error);
+        return;
+    }
+    engine->restarts++;
+    engine_start_worker(engine, index);
+}
+
+void engine_bury_dead(struct engine *engine)
+{
+    if (engine->draining || engine->dead || engine->burying)
+        return;
+    engine->burying = true;
+    engine->burying_thread = PyThread_get_thread_ident();
+    engine->deaths_pending = false;
+    for (unsigned i = 0; i < engine->worker_count && !engine->dead; i++) {
+        struct worker *worker = &engine->workers[i];
+        struct shoal_peer_exit end;
+        if (worker->peer.pidfd >= 0 && shoal_peer_reap(&worker->peer, &end) == 1)
+            recover_worker(engine, i, &end);
+        else if (worker->peer.pidfd < 0 && !worker->stopped && engine->open && engine->broken == NULL &&
+                 engine->terminated == NULL && !(engine->closed && engine->groups == NULL && engine_all_done(engine)))
+            engine_start_worker(engine, i); /* a fork that failed for lack of something is tried again */
+    }
+    engine->burying = false;
+    if (engine->finish_later) {
+        engine->finish_later = false;
+        if (engine_reap_workers(engine, -1) > 0)
+            engine_destroy(engine);
+        else
+            report_unraisable((PyObject *)engine); /* a handler raised; the next call reaps them */
+    }
+    if (!engine->dead)
+        engine_feed(engine);
+}
+
+int engine_start_worker(struct engine *engine, unsigned index)
+{
+    struct worker *worker = &engine->workers[index];
+    worker->stopped = false;
+    engine->forking_index = (int)index;
+    engine->forking_thread = PyThread_get_thread_ident();
+    PyObject *pid_object = PyObject_CallFunction(engine->start, "OI", (PyObject *)engine, index);
+    engine->forking_index = -1;
+    if (pid_object == NULL)
+        goto failed;
+    long pid = PyLong_AsLong(pid_object);
+    Py_DECREF(pid_object);
+    if (pid == -1 && PyErr_Occurred())
+        goto failed;
+    int error = shoal_peer_open((pid_t)pid, &worker->peer);
+    if (error < 0) {
+        kill((pid_t)pid, SIGKILL);
+        waitpid((pid_t)pid, NULL, 0);
+        raise_error(error, "cannot watch a worker");
+        goto failed;
+    }
+    worker->incarnation++;
+    worker->stopped = false; /* who marked it during the fork could not tell it */
+    if (engine->terminated != NULL || engine->broken != NULL) { /* another thread ended the pool during the fork */
+        worker->stopped = true;
+        shoal_peer_signal(&worker->peer, SIGKILL);
+    } else if (engine->closed && engine->groups == NULL && engine_all_done(engine)) {
+        engine_stop_workers(engine);
+    }
+    return 0;
+failed:
+    shoal_arena_forget(engine->home->arena, engine->first_holder + index);
+    if (!engine->open)
+        return -1; /* Engine.start raises it */
+    engine->failed_starts++;
+    if (engine->failed_starts > FAILED_STARTS_MAX(engine)) {
+        PyObject *error_now = owner_fetch_exception();
+        engine_break(engine, error_now);
+        Py_XDECREF(error_now);
+        return 0;
+    }
+    PyErr_Clear();
+    engine->deaths_pending = true;
+    return 0;
+}
+
+/*
+ * A backstop against a worker that writes over what it may write: words, bells, idle bits. A task whose word makes no
+ * sense any more has failed; READY tasks are announced again, and whoever sleeps is woken. One pass over the table a
+ * second, while tasks are in flight.
+ */
+void engine_look_closer(struct engine *engine)
+{
+    int64_t now = shoal_now_ns();
+    if (engine->in_flight == 0 || engine->dead || engine->burying || now - engine->looked_ns < LOOK_CLOSER_NS) {
+        engine->looked_ns = engine->in_flight == 0 ? now : engine->looked_ns;
+        return;
+    }
+    engine->looked_ns = now;
+    bool waiting = false;
+    for (uint32_t slot = 0; slot < ENGINE_SLOTS && !engine->dead; slot++) {
+        enum shoal_task_state state;
+        uint32_t generation;
+        if (engine->entries[slot].owner == NULL)
+            continue;
+        int error = shoal_taskqueue_state(engine->queue, slot, &state, NULL, &generation);
+        waiting |= error >= 0 && state == SHOAL_TASK_READY;
+        if (error >= 0 && generation == engine->entries[slot].generation && state != SHOAL_TASK_FREE)
+            continue;
+        const char *text = "a worker wrote over the task table: this task can no longer be followed";
+        PyObject *lost = PyObject_CallFunction(PyExc_RuntimeError, "s", text);
+        if (lost != NULL && engine->entries[slot].owner != NULL)
+            fail_entry(engine, slot, lost);
+        Py_XDECREF(lost);
+    }
+    if (waiting && !engine->dead) {
+        shoal_taskqueue_rescan(engine->queue);
+        shoal_taskqueue_wake_all(engine->queue);
+    }
+}
+
+void engine_fail_all(struct engine *engine, PyObject *error)
+{
+    bool nested = engine->draining;
+    engine->draining = true;
+    for (uint32_t slot = 0; slot < ENGINE_SLOTS; slot++) {
+        if (engine->entries[slot].owner != NULL)
+            fail_entry(engine, slot, error);
+    }
+    while (engine->backlog != NULL) {
+        struct pending *pending = engine->backlog;
+        engine->backlog = pending->next;
+        for (uint32_t i = 0; i < pending->item_count; i++) {
+            struct arrival arrival = {.kind = ARRIVAL_EXCEPTION, .item = pending->first_item + i,
+                                      .object = Py_NewRef(error), .block = HOME_NO_BLOCK, .adopted = HOME_NO_BLOCK};
+            owner_deliver((struct owner *)pending->owner, &arrival);
+        }
+        engine_discard_later(engine, pending->owner);
+        pending_free(engine, pending);
+    }
+    engine->backlog_end = &engine->backlog;
+    engine->backlog_count = 0;
+    engine->draining = nested;
+    engine_news(engine);
+}
+
+void engine_kill_workers(struct engine *engine)
+{
+    for (unsigned i = 0; i < engine->worker_count; i++) {
+        engine->workers[i].stopped = true;
+        if (engine->workers[i].peer.pidfd >= 0)
+            shoal_peer_signal(&engine->workers[i].peer, SIGKILL);
+    }
+}
+
+void engine_break(struct engine *engine, PyObject *error)
+{
+    if (engine->broken != NULL || engine->terminated != NULL)
+        return;
+    engine->broken = Py_NewRef(error);
+    engine_kill_workers(engine);
+    PyObject *reason = engine_reason(engine);
+    engine_fail_all(engine, reason != NULL ? reason : error);
+    Py_XDECREF(reason);
+}
+
+bool engine_all_done(struct engine *engine)
+{
+    return engine->in_flight == 0 && engine->backlog == NULL;
+}
+
+bool engine_workers_gone(struct engine *engine)
+{
+    for (unsigned i = 0; i < engine->worker_count; i++) {
+        if (engine->workers[i].peer.pidfd >= 0)
+            return false;
+    }
+    return true;
+}
+
+void engine_stop_workers(struct engine *engine)
+{
+    for (unsigned i = 0; i < engine->worker_count; i++) {
+        struct worker *worker = &engine->workers[i];
+        if (worker->stopped)
+            continue;
+        worker->stopped = true;
+        void *place;
+        uint64_t room;
+        struct order order = {.kind = ORDER_STOP};
+        if (worker->peer.pidfd < 0)
+            continue;
+        if (shoal_ring_reserve(worker->orders, sizeof order, &place, &room) < 0) {
+            shoal_peer_signal(&worker->peer, SIGKILL); /* it has damaged its ring, and would never be told */
+            continue;
+        }
+        memcpy(place, &order, sizeof order);
+        shoal_ring_commit(worker->orders, sizeof order);
+        shoal_taskqueue_wake_worker(engine->queue, i);
+    }
+}

@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * worker.c - the loop in the child.
+ *
+ *     claim a task -> read it in place -> start (from here on it counts as run) -> call -> hand the result in
+ *
+ * Nothing to do: spin or sleep in the task queue. What the parent alone writes is read-only here, so that a stray write
+ * of user code hits our own results at most. The parent's death ends us through the lifeline, even in a busy task.
+ */
+#include "worker.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LOOK_FOR_PARENT_NS INT64_C(10000000000) /* the lifeline is the rule; this is for who closed it */
+
+static bool orders_there(void *arg)
+{
+    return shoal_ring_used(((struct worker_side *)arg)->own->orders) > 0;
+}
+
+void worker_read_orders(struct engine *engine)
+{
+    struct worker_side *side = engine->side;
+    const void *bytes;
+    uint64_t size;
+    while (shoal_ring_peek(side->own->orders, &bytes, &size) == 0) {
+        struct order order = {0};
+        memcpy(&order, bytes, size < sizeof order ? size : sizeof order);
+        shoal_ring_pop(side->own->orders);
+        if (order.kind == ORDER_STOP) {
+            side->stop = true;
+        } else if (order.kind == ORDER_GRANT) {
+            side->lease_waiting = false;
+            side->lease_error = order.error;
+            side->lease_limit = order.limit_bytes;
+            side->lease_there = order.error >= 0;
+            if (!side->lease_there)
+                continue;
+            side->lease = order.offset;
+            side->lease_bytes = order.size_bytes;
+            uint64_t whole = (order.size_bytes + 4095) & ~UINT64_C(4095);
+            if (shoal_region_protect(engine->home->region, order.offset, whole, true) < 0)
+                _exit(1); /* too many mappings for one process */
+            if (whole >= 65536)
+                shoal_region_populate(engine->home->region, order.offset, whole, true);
+        }
+    }
+}
+
+void worker_wait_for_parent(struct engine *engine, bool (*there)(void *), void *arg)
+{
+    struct worker_side *side = engine->side;
+    struct shoal_doorbell *bell = shoal_taskqueue_worker_bell(engine->queue, side->index);
+    shoal_doorbell_ring(shoal_taskqueue_owner_bell(engine->queue), SHOAL_LAZY);
+    uint32_t ticket = shoal_doorbell_announce(bell, SHOAL_URGENT);
+    if (!there(arg)) {
+        Py_BEGIN_ALLOW_THREADS
+        shoal_waiter_wait(side->waiter, bell, ticket, shoal_now_ns() + LOOK_FOR_PARENT_NS, NULL);
+        Py_END_ALLOW_THREADS
+    }
+    shoal_doorbell_retract(bell);
+    if (getppid() != side->parent)
+        _exit(1);
+}
+
+/* ---- tasks ---- */
+
+static PyObject *call_triple(PyObject *triple)
+{
+    if (!PyTuple_CheckExact(triple) || PyTuple_GET_SIZE(triple) != 3 || !PyTuple_Check(PyTuple_GET_ITEM(triple, 1))) {
+        raise_damaged(NULL, "this is not a call");
+        return NULL;
+    }
+    PyObject *kwargs = PyTuple_GET_ITEM(triple, 2);
+    if (kwargs == Py_None)
+        kwargs = NULL;
+    else if (!PyDict_Check(kwargs)) { /* a mapping */
+        PyObject *dict = PyObject_CallOneArg((PyObject *)&PyDict_Type, kwargs);
+        if (dict == NULL)
+            return NULL;
+        PyObject *result = PyObject_Call(PyTuple_GET_ITEM(triple, 0), PyTuple_GET_ITEM(triple, 1), dict);
+        Py_DECREF(dict);
+        return result;
+    }
+    return PyObject_Call(PyTuple_GET_ITEM(triple, 0), PyTuple_GET_ITEM(triple, 1), kwargs);
+}
+
+/* -1: the task was taken away from us. */
+static int start(struct engine *engine)
+{
+    return shoal_taskqueue_start(engine->queue, engine->side->index, &engine->side->claim) < 0 ? -1 : 0;
+}
+
+static void abandon(struct engine *engine)
+{
+    PyErr_Clear();
+    input_end(engine, HOME_NO_BLOCK, NULL);
+}
+
+/*
+ * A task forked, and its child has come back out of the task: it must not answer in the worker's place. It ends as a
+ * forked child does that reaches the end of its program.
+ */
+static void leave_if_forked(struct engine *engine)
+{
+    if (engine->state->serving == engine)
+        return;
+    int code = 0;
+    if (PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        PyObject *exit = owner_fetch_exception();
+        PyObject *value = exit == NULL ? NULL : PyObject_GetAttrString(exit, "code");
+        code = value == NULL || value == Py_None ? 0 : PyLong_Check(value) ? (int)PyLong_AsLong(value) : 1;
+    } else if (PyErr_Occurred()) {
+        PyErr_Print();
+        code = 1;
+    }
+    PyErr_Clear();
+    static const char *const names[] = {"stdout", "stderr"};
+    for (int i = 0; i < 2; i++) {
+        PyObject *stream = PySys_GetObject(names[i]); /* borrowed */
+        PyObject *flushed = stream == NULL ? NULL : PyObject_CallMethod(stream, "flush", NULL);
+        Py_XDECREF(flushed);
+        PyErr_Clear();
+    }
+    _exit(code);
+}
+
+/* Steals both. */
+static void answer(struct engine *engine, uint32_t item, bool last, PyObject *result, PyObject *arguments)
+{
+    leave_if_forked(engine);
+    if (result == NULL) {
+        result_send_error(engine, item, last, "call", arguments);
+    } else if (result_send(engine, RECORD_VALUE, item, last, result, arguments) < 0) {
+        result_send_error(engine, item, last, "result", NULL);
+    }
+}
+
+static void serve_call(struct engine *engine)
+{
+    struct worker_side *side = engine->side;
+    PyObject *triple = input_begin(engine) < 0 ? NULL : input_next(engine);
+    if (start(engine) < 0) {
+        Py_XDECREF(triple);
+        abandon(engine);
+        return;
+    }
+    if (triple == NULL)
+        result_send_error(engine, side->task.first_item, true, "arguments", NULL);
+    else
+        answer(engine, side->task.first_item, true, call_triple(triple), triple);
+}
+
+/* function: stolen with the last item, so that it is gone when it is decided which blocks are still held. */
+static void serve_item(struct engine *engine, PyObject *function, uint32_t item, bool last)
+{
+    PyObject *argument = input_next(engine);
+    PyObject *result = NULL;
+    if (argument == NULL) {
+        result_send_error(engine, item, last, "arguments", last ? function : NULL);
+        return;
+    }
+    if (!(engine->side->task.flags & TASK_STAR)) {
+        result = PyObject_CallOneArg(function, argument);
+    } else {
+        PyObject *args = PySequence_Tuple(argument);
+        if (args != NULL)
+            result = PyObject_CallObject(function, args);
+        Py_XDECREF(args);
+    }
+    if (last)
+        Py_DECREF(function);
+    answer(engine, item, last, result, argument);
+}
+
+static void serve_batch(struct engine *engine)
+{
+    struct worker_side *side = engine->side;
+    PyObject *function = input_begin(engine) < 0 ? NULL : input_next(engine);
+    PyObject *error_type = NULL, *error = NULL, *traceback = NULL;
+    if (function == NULL) {
+        PyErr_Fetch(&error_type, &error, &traceback);
+    } else if (input_skip(engine, side->task.reserved) < 0) {
+        Py_CLEAR(function);
+        PyErr_Fetch(&error_type, &error, &traceback);
+    }
+    bool ours = start(engine) == 0;
+    uint32_t count = side->task.item_count;
+    for (uint32_t i = side->task.reserved; i < count && ours; i++) {
+        uint32_t item = side->task.first_item + i;
+        bool last = i + 1 == count;
+        if (function == NULL) {
+            Py_XINCREF(error_type);
+            Py_XINCREF(error);
+            Py_XINCREF(traceback);
+            PyErr_Restore(error_type, error, traceback);
+            result_send_error(engine, item, last, "arguments", NULL);
+        } else {
+            serve_item(engine, function, item, last);
+            if (last)
+                function = NULL;
+        }
+    }
+    Py_XDECREF(function);
+    Py_XDECREF(error_type);
+    Py_XDECREF(error);
+    Py_XDECREF(traceback);
+    if (!ours)
+        abandon(engine);
+}
+
+static bool serve_one(struct engine *engine)
+{
+    struct worker_side *side = engine->side;
+    if (shoal_taskqueue_claim(engine->queue, side->index, &side->task, &side->claim) < 0)
+        return false;
+    if (side->task.flags & TASK_BATCH)
+        serve_batch(engine);
+    else
+        serve_call(engine);
+    side->served++;
+    if (side->release_count > 0)
+        result_flush_releases(engine);
+    return true;
+}
+
+static int serve(struct engine *engine)
+{
+    struct worker_side *side = engine->side;
+    while (engine->max_tasks == 0 || side->served < engine->max_tasks) {
+        if (serve_one(engine))
+            continue;
+        worker_read_orders(engine);
+        if (side->stop)
+            return 0;
+        /* Out of work: now even a lazy sleeper wants to hear what we have handed in. */
+        shoal_doorbell_ring(shoal_taskqueue_owner_bell(engine->queue), SHOAL_LAZY);
+        int woken;
+        Py_BEGIN_ALLOW_THREADS
+        int64_t deadline = shoal_now_ns() + LOOK_FOR_PARENT_NS;
+        woken = shoal_taskqueue_wait(engine->queue, side->index, side->waiter, deadline, NULL, orders_there, side);
+        Py_END_ALLOW_THREADS
+        if (woken == 0 && getppid() != side->parent)
+            return 1;
+        if (woken == -EINTR && PyErr_CheckSignals() < 0) {
+            PyErr_Print();
+            return 1;
+        }
+        if (woken < 0 && woken != -EINTR)
+            return 1;
+    }
+    struct record bye = {.kind = RECORD_BYE, .block_offset = HOME_NO_BLOCK, .adopted = HOME_NO_BLOCK};
+    result_send_plain(engine, &bye);
+    return 0;
+}
+
+/* ---- the beginning ---- */
+
+/* What only the parent writes becomes read-only; rings of the others are not mapped at all. */
+static int protect(struct engine *engine, unsigned index)
+{
+    struct shoal_region *region = engine->home->region;
+    /* All of it, under all its mappings; then what a worker writes: slot words and bells, its side of its own rings. */
+    int error = shoal_region_protect(region, 0, shoal_region_size(region), false);
+    if (error >= 0)
+        error = shoal_region_protect(region, engine->control, engine->tasks.offset - engine->control, true);
+    if (error >= 0)
+        error = shoal_taskqueue_protect(engine->queue);
+    if (error >= 0)
+        error = shoal_region_protect_mirror(engine->tasks.base, TASK_RING_BYTES, false);
+    if (error >= 0)
+        error = shoal_ring_protect(engine->workers[index].results, SHOAL_RING_WRITER);
+    if (error >= 0)
+        error = shoal_ring_protect(engine->workers[index].orders, SHOAL_RING_READER);
+    for (unsigned i = 0; i < engine->worker_count; i++) {
+        if (i == index)
+            continue;
+        shoal_ring_detach(engine->workers[i].results);
+        shoal_ring_detach(engine->workers[i].orders);
+        engine->workers[i].results = engine->workers[i].orders = NULL;
+    }
+    blocks_make_private(engine->state);
+    return error < 0 ? raise_error(error, "cannot protect shared memory in the worker") : 0;
+}
+
+static struct worker_side *side_new(struct engine *engine, unsigned index, PyObject *encode_error)
+{
+    struct worker_side *side = PyMem_Calloc(1, sizeof *side);
+    if (side == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    side->index = index;
+    side->own = &engine->workers[index];
+    side->encode_error = Py_NewRef(encode_error);
+    side->parent = getppid();
+    side->encoder = shoal_encoder_new(engine->state->pickle);
+    side->decoder = shoal_decoder_new(engine->state->pickle);
+    int error = shoal_waiter_create(engine->doorbell, &side->waiter);
+    if (error < 0)
+        raise_error(error, "cannot make a doorbell to sleep on");
+    return error < 0 || side->encoder == NULL || side->decoder == NULL ? NULL : side; /* the process ends then */
+}
+
+static int set_up(struct engine *engine, PyObject *setup)
+{
+    struct record hello = {.kind = RECORD_HELLO, .block_offset = HOME_NO_BLOCK, .adopted = HOME_NO_BLOCK};
+    PyObject *result = PyObject_CallNoArgs(setup);
+    if (result != NULL) {
+        Py_DECREF(result);
+        result_send_plain(engine, &hello);
+        return 0;
+    }
+    result_send_setup_error(engine);
+    return 1;
+}
+
+PyObject *engine_work(struct engine *engine, PyObject *args)
+{
+    unsigned int index;
+    PyObject *setup, *encode_error;
+    if (!PyArg_ParseTuple(args, "IOO:work", &index, &setup, &encode_error))
+        return NULL;
+    if (index >= engine->worker_count || engine->epoch + 1 != engine->state->fork_epoch || engine->dead) {
+        PyErr_SetString(PyExc_RuntimeError, "work() is for the forked worker itself");
+        return NULL;
+    }
+    engine->state->serving = engine;
+    engine->side = side_new(engine, index, encode_error);
+    if (engine->side == NULL || protect(engine, index) < 0)
+        return NULL;
+    int error = shoal_lifeline_arm(&engine->lifeline);
+    if (error < 0) {
+        raise_error(error, "cannot watch the parent");
+        return NULL;
+    }
+    if (set_up(engine, setup) != 0)
+        return PyLong_FromLong(1);
+    return PyLong_FromLong(serve(engine));
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* worker.h - what a worker process keeps for itself: see worker.c. */
+#ifndef SHOAL_EXT_WORKER_H
+#define SHOAL_EXT_WORKER_H
+
+#include "engine.h"
+
+struct worker_side {
+    unsigned index;
+    struct worker *own; /* of the engine's table: our rings */
+    struct shoal_waiter *waiter;
+    struct shoal_encoder *encoder;
+    struct shoal_decoder *decoder;
+    bool encoder_busy;
+    PyObject *encode_error;
+    bool stop;
+    pid_t parent;
+    uint32_t served;
+    /* memory for results */
+    uint64_t lease, lease_bytes, lease_limit;
+    int lease_error;
+    bool lease_waiting, lease_there;
+    /* blocks that have died here and that the parent believes we hold */
+    uint64_t *releases;
+    size_t release_count, release_capacity;
+    /* the task at hand */
+    struct shoal_task task;
+    struct shoal_claim claim;
+    const uint8_t *cursor, *end, *table;
+    uint64_t buffer_count, first_buffer;
+    struct block **blocks; /* strong: those that the task's arguments were given */
+    size_t block_count, block_capacity;
+    struct block *own_block; /* borrowed from blocks: the task's message */
+};
+
+/* worker_input.c: the task's streams and buffers. */
+int input_begin(struct engine *engine);
+PyObject *input_next(struct engine *engine); /* the next section's object, or NULL with an exception */
+int input_skip(struct engine *engine, uint32_t sections);
+/* Everything of the task was dropped: which blocks are still held by user code? Fills offsets, returns how many.
+ * ret_kept NULL: the task was not ours after all, nothing is told. */
+uint32_t input_end(struct engine *engine, uint64_t adopted, uint64_t *ret_kept);
+
+/* worker_result.c */
+/*
+ * Hand in a result (steals object). `arguments` (stolen, may be NULL) is dropped before it is decided which blocks
+ * stay. 0, or -1 with an exception: nothing was handed in (it did not pickle, there is no memory for it), arguments
+ * are gone.
+ */
+int result_send(struct engine *engine, enum record_kind kind, uint32_t item, bool last, PyObject *object,
+                PyObject *arguments);
+/* Hand in the exception that is set. Always succeeds, or ends the process. */
+void result_send_error(struct engine *engine, uint32_t item, bool last, const char *stage, PyObject *arguments);
+/* The initializer raised: the exception that is set. */
+void result_send_setup_error(struct engine *engine);
+/* A record without payload. */
+void result_send_plain(struct engine *engine, const struct record *record);
+void result_flush_releases(struct engine *engine);
+
+/* worker.c */
+void worker_read_orders(struct engine *engine);
+/* Sleep until the parent has sent an order or may have freed room in our ring. */
+void worker_wait_for_parent(struct engine *engine, bool (*there)(void *), void *arg);
+
+#endif

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * worker_result.c - how a worker answers.
+ *
+ * The result is pickled straight into the worker's ring, behind a struct record; publishing it is the commit. Large
+ * buffers go into a block that the parent leases to us, except those that lie in the task's own block and nowhere else
+ * any more: that block goes back whole. So the order is: pickle; drop result and arguments; see which blocks user code
+ * still holds; copy; commit.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "worker.h"
+
+#define RESULT_IN_RING_MAX (RESULT_RING_BYTES / 4)
+
+/* ---- room in the ring ---- */
+
+struct room_wait {
+    struct worker_side *side;
+    uint64_t want;
+};
+
+static bool room_there(void *arg)
+{
+    struct room_wait *wait = arg;
+    void *place;
+    uint64_t room;
+    return shoal_ring_reserve(wait->side->own->results, wait->want, &place, &room) != -EAGAIN;
+}
+
+static uint8_t *ring_reserve(struct engine *engine, uint64_t want, uint64_t *ret_room)
+{
+    struct room_wait wait = {.side = engine->side, .want = want};
+    void *place;
+    while (shoal_ring_reserve(engine->side->own->results, want, &place, ret_room) == -EAGAIN)
+        worker_wait_for_parent(engine, room_there, &wait);
+    return place;
+}
+
+/* Publish what lies at the tail. Whom to wake: SHOAL_URGENT one who waits, SHOAL_LAZY also one who sleeps lazily,
+ * SHOAL_AWAKE nobody; a ring that is half full (room: what was free, as far as we know) wakes anybody. */
+static void ring_publish(struct engine *engine, uint64_t bytes, uint64_t room, enum shoal_urgency whom)
+{
+    struct shoal_ring *ring = engine->side->own->results;
+    shoal_ring_commit(ring, bytes);
+    if (room < RESULT_RING_BYTES / 2)
+        whom = SHOAL_LAZY;
+    if (whom != SHOAL_AWAKE)
+        shoal_doorbell_ring(shoal_taskqueue_owner_bell(engine->queue), whom);
+}
+
+void result_send_plain(struct engine *engine, const struct record *record)
+{
+    uint64_t room;
+    memcpy(ring_reserve(engine, sizeof *record, &room), record, sizeof *record);
+    ring_publish(engine, sizeof *record, room, SHOAL_LAZY);
+}
+
+void result_flush_releases(struct engine *engine)
+{
+    struct worker_side *side = engine->side;
+    while (side->release_count > 0) {
+        struct record record = {.kind = RECORD_RELEASE, .block_offset = side->releases[--side->release_count],
+                                .adopted = HOME_NO_BLOCK};
+        uint64_t room;
+        memcpy(ring_reserve(engine, sizeof record, &room), &record, sizeof record);
+        shoal_ring_commit(side->own->results, sizeof record);
+    }
+}
+
+/* ---- memory ---- */
+
+static bool lease_answered(void *arg)
+{
+    struct worker_side *side = arg;
+    return shoal_ring_used(side->own->orders) > 0;
+}
+
+/* Make sure that our lease has room for `bytes`. -1 with MemoryError if the parent has none. */
+static int lease(struct engine *engine, uint64_t bytes)
+{
+    struct worker_side *side = engine->side;
+    if (side->lease_there && side->lease_bytes >= bytes)
+        return 0;
+    struct record record = {.kind = RECORD_LEASE, .block_bytes = bytes, .block_offset = HOME_NO_BLOCK,
+                            .adopted = HOME_NO_BLOCK};
+    side->lease_there = false;
+    side->lease_waiting = true;
+    result_send_plain(engine, &record);
+    while (side->lease_waiting && !side->stop) {
+        worker_wait_for_parent(engine, lease_answered, side);
+        worker_read_orders(engine);
+    }
+    if (side->lease_there)
+        return 0;
+    if (side->lease_error == -E2BIG || side->lease_error == -EDQUOT)
+        PyErr_Format(PyExc_MemoryError,
+                     "the result needs %llu bytes of shared memory, the arena's budget is %llu: return less at a time, "
+                     "or raise SHOAL_ARENA_LIMIT",
+                     (unsigned long long)bytes, (unsigned long long)side->lease_limit);
+    else
+        raise_error(side->lease_error ? side->lease_error : -ENOMEM, "no shared memory for the result");
+    return -1;
+}
+
+/* ---- one result ---- */
+
+/* Buffers in the task's own block go back with it if nobody else here refers to it. Returns the block, or none. */
+static uint64_t settle_adoption(struct engine *engine, struct outgoing *out)
+{
+    struct block *own = engine->side->own_block;
+    Py_ssize_t ours = 1; /* side->blocks */
+    for (size_t i = 0; i < out->taken_count; i++)
+        ours += out->taken[i].kind == BUFFER_ADOPTED;
+    if (ours == 1)
+        return HOME_NO_BLOCK;
+    bool alone = Py_REFCNT(own) == ours;
+    for (size_t i = 0; i < out->taken_count; i++) {
+        struct taken *taken = &out->taken[i];
+        if (taken->kind != BUFFER_ADOPTED || alone)
+            continue;
+        taken->kind = BUFFER_IN_MESSAGE;
+        taken->view.buf = own->address + (taken->offset - own->offset);
+    }
+    return alone ? own->offset : HOME_NO_BLOCK;
+}
+
+static void drop_shared(struct outgoing *out)
+{
+    for (size_t i = 0; i < out->taken_count; i++)
+        Py_CLEAR(out->taken[i].block);
+}
+
+static void send(struct engine *engine, struct outgoing *out, struct record *record, bool last, uint64_t stream_bytes,
+                 uint8_t *block, uint64_t block_bytes)
+{
+    struct worker_side *side = engine->side;
+    outgoing_write(out, block, side->lease, stream_bytes, &record->stream_offset);
+    drop_shared(out);
+    record->stream_bytes = stream_bytes;
+    record->buffer_count = (uint32_t)out->taken_count;
+    if (block != NULL) {
+        record->block_offset = side->lease;
+        record->block_bytes = block_bytes;
+        side->lease_there = false;
+        shoal_region_protect(engine->home->region, side->lease, (side->lease_bytes + 4095) & ~UINT64_C(4095), false);
+    }
+    uint64_t inline_bytes = stream_bytes;
+    if (!outgoing_in_ring(out)) {
+        record->flags |= RECORD_IN_BLOCK;
+        inline_bytes = 0;
+    }
+    uint64_t kept_offset = sizeof *record + inline_bytes, room;
+    uint64_t kept_max = last ? side->block_count * sizeof(uint64_t) : 0;
+    uint8_t *place = ring_reserve(engine, kept_offset + kept_max, &room);
+    if (last) {
+        uint64_t few[32];
+        uint64_t *kept = side->block_count <= 32 ? few : PyMem_RawMalloc(kept_max);
+        if (kept == NULL)
+            _exit(1); /* the parent says that this worker was lost */
+        record->kept_count = input_end(engine, record->adopted, kept);
+        memcpy(place + kept_offset, kept, record->kept_count * sizeof *kept);
+        if (kept != few)
+            PyMem_RawFree(kept);
+    }
+    memcpy(place, record, sizeof *record);
+    if (last)
+        shoal_taskqueue_returning(engine->queue, side->index);
+    ring_publish(engine, kept_offset + record->kept_count * sizeof(uint64_t), room, last ? SHOAL_URGENT : SHOAL_AWAKE);
+}
+
+/* One number in the middle of a batch: nothing to lease, nothing kept. False: take the long way. */
+static bool send_number(struct engine *engine, uint32_t item, PyObject *object)
+{
+    struct worker_side *side = engine->side;
+    uint8_t section[SECTION_NUMBER_MAX];
+    size_t bytes = section_of_number(object, section);
+    if (bytes == 0)
+        return false;
+    struct record record = {
+        .kind = RECORD_VALUE,
+        .slot = side->claim.slot,
+        .generation = side->claim.generation,
+        .item = item,
+        .stream_bytes = bytes,
+        .block_offset = HOME_NO_BLOCK,
+        .adopted = HOME_NO_BLOCK,
+    };
+    uint64_t room;
+    uint8_t *place = ring_reserve(engine, sizeof record + sizeof section, &room);
+    memcpy(place, &record, sizeof record);
+    memcpy(place + sizeof record, section, sizeof section);
+    ring_publish(engine, sizeof record + bytes, room, SHOAL_AWAKE);
+    return true;
+}
+
+int result_send(struct engine *engine, enum record_kind kind, uint32_t item, bool last, PyObject *object,
+                PyObject *arguments)
+{
+    struct worker_side *side = engine->side;
+    if (!last && kind == RECORD_VALUE && send_number(engine, item, object)) {
+        Py_DECREF(object);
+        Py_XDECREF(arguments);
+        return 0;
+    }
+    uint64_t room;
+    uint8_t *place = ring_reserve(engine, sizeof(struct record) + 256, &room);
+    if (room > RESULT_IN_RING_MAX)
+        room = RESULT_IN_RING_MAX;
+    uint64_t reserve = sizeof(struct record) + side->block_count * sizeof(uint64_t);
+    struct outgoing out;
+    bool fits = room > reserve + 64;
+    outgoing_begin(&out, engine->state, engine->home->region, fits ? place + sizeof(struct record) : NULL,
+                   fits ? (room - reserve) & ~UINT64_C(7) : 0);
+    out.own_block = last && side->task.item_count == 1 ? side->own_block : NULL;
+    bool own_encoder = side->encoder_busy;
+    struct shoal_encoder *encoder = own_encoder ? shoal_encoder_new(engine->state->pickle) : side->encoder;
+    side->encoder_busy = true;
+    int error = encoder == NULL ? -1 : outgoing_section(&out, encoder, object);
+    if (own_encoder)
+        shoal_encoder_free(encoder);
+    else
+        side->encoder_busy = false;
+    int64_t stream_bytes = error == 0 ? outgoing_seal(&out) : -1;
+    PyObject *type = NULL, *value = NULL, *traceback = NULL;
+    if (stream_bytes < 0)
+        PyErr_Fetch(&type, &value, &traceback);
+    Py_DECREF(object);
+    Py_XDECREF(arguments);
+    if (stream_bytes < 0) {
+        PyErr_Restore(type, value, traceback);
+        outgoing_clear(&out);
+        return -1;
+    }
+    struct record record = {
+        .kind = (uint32_t)kind,
+        .flags = last ? RECORD_FINAL : 0,
+        .slot = side->claim.slot,
+        .generation = side->claim.generation,
+        .item = item,
+        .block_offset = HOME_NO_BLOCK,
+        .adopted = settle_adoption(engine, &out),
+    };
+    uint64_t block_bytes = outgoing_block_bytes(&out, (uint64_t)stream_bytes);
+    uint8_t *block = NULL;
+    if (block_bytes > 0) {
+        if (outgoing_in_ring(&out) && !(side->lease_there && side->lease_bytes >= block_bytes)) {
+            /* asking for memory is a record as well, and would be written over ours */
+            error = out.sink.grow(&out.sink, 0);
+            block_bytes = outgoing_block_bytes(&out, (uint64_t)stream_bytes);
+        }
+        if (error < 0 || lease(engine, block_bytes) < 0) {
+            outgoing_clear(&out);
+            return -1;
+        }
+        block = shoal_region_at(engine->home->region, side->lease, side->lease_bytes);
+    }
+    send(engine, &out, &record, last, (uint64_t)stream_bytes, block, block_bytes);
+    outgoing_clear(&out);
+    return 0;
+}
+
+void result_send_error(struct engine *engine, uint32_t item, bool last, const char *stage, PyObject *arguments)
+{
+    PyObject *exception = owner_fetch_exception();
+    PyObject *packed = PyObject_CallFunction(engine->side->encode_error, "Os", exception, stage);
+    if (packed == NULL) {
+        PyErr_Clear();
+        packed = PyUnicode_FromFormat("%s, and describing it failed", Py_TYPE(exception)->tp_name);
+    }
+    Py_DECREF(exception);
+    if (packed == NULL || result_send(engine, RECORD_ERROR, item, last, packed, arguments) < 0) {
+        PyErr_Print();
+        _exit(1); /* no memory to say so; the parent says that this worker was lost */
+    }
+}
+
+void result_send_setup_error(struct engine *engine)
+{
+    struct worker_side *side = engine->side;
+    PyObject *exception = owner_fetch_exception();
+    PyObject *packed = PyObject_CallFunction(side->encode_error, "Os", exception, "initializer");
+    Py_DECREF(exception);
+    struct outgoing out;
+    outgoing_begin(&out, engine->state, engine->home->region, NULL, 0);
+    if (packed == NULL || outgoing_section(&out, side->encoder, packed) < 0 || out.taken_count > 0) {
+        PyErr_Print();
+        _exit(1);
+    }
+    Py_DECREF(packed);
+    size_t bytes = shoal_sink_used(&out.sink);
+    if (bytes > RESULT_IN_RING_MAX)
+        _exit(1);
+    struct record record = {.kind = RECORD_SETUP_ERROR, .stream_bytes = bytes, .block_offset = HOME_NO_BLOCK,
+                            .adopted = HOME_NO_BLOCK};
+    uint64_t room;
+    uint8_t *place = ring_reserve(engine, sizeof record + bytes, &room);
+    memcpy(place, &record, sizeof record);
+    memcpy(place + sizeof record, out.sink.start, bytes);
+    ring_publish(engine, sizeof record + bytes, room, SHOAL_LAZY);
+    outgoing_clear(&out);
+}

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * decoder.c - the life of a decoder, and of one stream in it.
+ *
+ * A decoder is used again and again: stack, memo and scratch memory stay. Whatever happens to a stream, at its end the
+ * stack is empty, and (from memory) so is the memo.
+ */
+#include "decoder.h"
+
+enum {
+    INDEX_LIMIT_MIN = 256, /* the memo indices and the tuples to walk that any stream may have, however short */
+    HASH_BUDGET_MIN = 1 << 20,
+    SCRATCH_KEPT = 64 * 1024,
+};
+
+struct shoal_decoder *shoal_decoder_new(struct shoal_pickle_state *state)
+{
+    struct shoal_decoder *decoder = PyMem_Calloc(1, sizeof(*decoder));
+    if (decoder == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    decoder->state = state;
+    decoder->memo.owns = true;
+    shoal__decoder_reset(decoder);
+    return decoder;
+}
+
+void shoal_decoder_free(struct shoal_decoder *decoder)
+{
+    if (decoder == NULL)
+        return;
+    shoal__source_close(&decoder->source);
+    shoal__stack_done(decoder);
+    shoal__memo_done(&decoder->memo);
+    Py_CLEAR(decoder->buffers);
+    PyMem_Free(decoder->base);
+    PyMem_Free(decoder->marks);
+    PyMem_Free(decoder->scratch);
+    PyMem_Free(decoder);
+}
+
+void shoal__decoder_reset(struct shoal_decoder *decoder)
+{
+    decoder->fix_imports = true;
+    decoder->keep_bytes = false;
+    decoder->end_is_damage = false;
+    decoder->encoding = "ASCII";
+    decoder->errors = "strict";
+    decoder->give = NULL;
+    decoder->give_context = NULL;
+    decoder->buffers_given = 0;
+    Py_CLEAR(decoder->buffers);
+    decoder->memo.index_limit = INDEX_LIMIT_MIN;
+    decoder->hash_budget = HASH_BUDGET_MIN;
+}
+
+char *shoal__scratch(struct shoal_decoder *decoder, size_t size)
+{
+    if (decoder->scratch_size < size) {
+        size_t wanted = size < 256 ? 256 : size + size / 2;
+        char *scratch = PyMem_Realloc(decoder->scratch, wanted);
+        if (scratch == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        decoder->scratch = scratch;
+        decoder->scratch_size = wanted;
+    }
+    return decoder->scratch;
+}
+
+void shoal__hold_collector(struct shoal_decoder *decoder)
+{
+    decoder->collector_was_on = PyGC_Disable() == 1;
+    decoder->holding = true;
+}
+
+void shoal__let_collector_go(struct shoal_decoder *decoder)
+{
+    decoder->holding = false;
+    if (decoder->collector_was_on)
+        PyGC_Enable();
+}
+
+static void enter_plain(struct shoal_decoder *decoder)
+{
+    decoder->memo.owns = false;
+    decoder->plain = true;
+    decoder->holds_back = true;
+    shoal__hold_collector(decoder);
+}
+
+/* The stream is over and what the memo borrows is not needed: forgetting it costs nothing. */
+static void end_plain(struct shoal_decoder *decoder)
+{
+    if (decoder->plain)
+        shoal__memo_clear(&decoder->memo);
+    decoder->holds_back = false;
+    shoal__release(decoder);
+}
+
+static PyObject *load_value(struct shoal_decoder *decoder)
+{
+    decoder->protocol = 0;
+    if (shoal__run(decoder) < 0 || shoal__source_settle(decoder) < 0)
+        return NULL;
+    return shoal__pop(decoder);
+}
+
+PyObject *shoal__decoder_load(struct shoal_decoder *decoder)
+{
+    decoder->busy = true;
+    PyObject *value = load_value(decoder);
+    end_plain(decoder);
+
+    /* What is left on the stack may run user code when it goes, which must not find (or replace) the exception. */
+    PyObject *type;
+    PyObject *error;
+    PyObject *traceback;
+    if (value == NULL)
+        PyErr_Fetch(&type, &error, &traceback);
+    shoal__stack_done(decoder);
+    Py_CLEAR(decoder->persistent_load);
+    if (decoder->source.read == NULL)
+        shoal__memo_clear(&decoder->memo);
+    if (value == NULL)
+        PyErr_Restore(type, error, traceback);
+
+    if (decoder->scratch_size > SCRATCH_KEPT) {
+        PyMem_Free(decoder->scratch);
+        decoder->scratch = NULL;
+        decoder->scratch_size = 0;
+    }
+    decoder->busy = false;
+    return value;
+}
+
+/* From memory: the memo is the stream's own. */
+static PyObject *load_memory(struct shoal_decoder *decoder, const uint8_t *data, size_t length, size_t *ret_used)
+{
+    struct shoal__source *source = &decoder->source;
+    source->start = source->cursor = data;
+    source->limit = data + length;
+    shoal__count_input(decoder, length);
+    enter_plain(decoder);
+    PyObject *value = shoal__decoder_load(decoder);
+    if (value != NULL && ret_used != NULL)
+        *ret_used = (size_t)(source->cursor - data);
+    source->start = source->cursor = source->limit = NULL;
+    shoal__decoder_reset(decoder);
+    return value;
+}
+
+PyObject *shoal_decode(struct shoal_decoder *decoder, const uint8_t *data, size_t length, shoal_buffer_giver give,
+                       void *give_context, size_t *ret_used)
+{
+    PyObject *number = shoal_decode_number(data, length, ret_used);
+    if (number != NULL)
+        return number;
+    decoder->give = give;
+    decoder->give_context = give_context;
+    decoder->end_is_damage = true;
+    return load_memory(decoder, data, length, ret_used);
+}
+
+/* The n-th buffer is the iterator's next one. */
+static PyObject *give_next(void *context, Py_ssize_t index)
+{
+    const struct shoal_decoder *decoder = context;
+    (void)index;
+    PyObject *buffer = PyIter_Next(decoder->buffers);
+    if (buffer == NULL && !PyErr_Occurred())
+        PyErr_SetString(decoder->state->shared.unpickling_error, "not enough out-of-band buffers");
+    return buffer;
+}
+
+/* options: borrowed until the decoder is reset, but for the iterator over its buffers. 0 or -1. */
+int shoal__decoder_configure(struct shoal_decoder *decoder, const struct shoal__load_options *options)
+{
+    decoder->fix_imports = options->fix_imports;
+    decoder->encoding = options->encoding;
+    decoder->errors = options->errors;
+    decoder->keep_bytes = strcmp(options->encoding, "bytes") == 0;
+    if (options->buffers == NULL || options->buffers == Py_None)
+        return 0;
+    decoder->buffers = PyObject_GetIter(options->buffers);
+    if (decoder->buffers == NULL)
+        return -1;
+    decoder->give = give_next;
+    decoder->give_context = decoder;
+    return 0;
+}
+
+PyObject *shoal__decode_object(struct shoal_decoder *decoder, PyObject *data, const struct shoal__load_options *options)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    PyObject *value = NULL;
+    if (shoal__decoder_configure(decoder, options) == 0)
+        value = load_memory(decoder, view.buf, (size_t)view.len, NULL);
+    else
+        shoal__decoder_reset(decoder);
+    PyBuffer_Release(&view);
+    return value;
+}

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * decoder.h - the inside of the unpickler, shared by decoder*.c, load_*.c and unpickler*.c.
+ *
+ * Every opcode has a careful function here that takes its argument through shoal__take() or shoal__take_line(), which
+ * check what is left, and read on from a file if there is one. decoder_run.c repeats the most frequent ones in place,
+ * for the case that everything they need is at hand.
+ *
+ * Plain decoding. A stream in memory starts "plain": so far it has made nothing but built-in objects, of exactly the
+ * built-in types, and dropped none of them; so no user code can have run, and no other thread. For that time the memo
+ * borrows its objects. Whoever is about to drop an object that was put, or to make one that is not plain, calls
+ * shoal__own() first.
+ *
+ * The cyclic collector is held off while the decoder works, for it would find no garbage and look at everything again
+ * and again; it is on whenever user code runs. Whoever is about to run some calls shoal__release() first, which
+ * implies shoal__own(); the loop takes hold of it again afterwards.
+ */
+#ifndef SHOAL_PICKLE_DECODER_H
+#define SHOAL_PICKLE_DECODER_H
+
+#include "state.h"
+
+#include "decoder_memo.h"
+#include "decoder_source.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+enum {
+    SHOAL__STOPPED = 1, /* what shoal__load() returns for STOP */
+    SHOAL__HASH_STEPS_PER_BYTE = 64,
+};
+
+/* The keyword arguments of load, loads and Unpickler. */
+struct shoal__load_options {
+    bool fix_imports;
+    const char *encoding;
+    const char *errors;
+    PyObject *buffers; /* NULL or None: no buffers */
+};
+
+struct shoal_decoder {
+    struct shoal__source source;
+
+    /* The stack: [base, top) holds references; what lies below fence belongs to an outer MARK. */
+    PyObject **base;
+    PyObject **top;
+    PyObject **fence;
+    PyObject **end;
+    size_t *marks; /* offsets from base; the last one is the fence */
+    size_t mark_count;
+    size_t mark_capacity;
+
+    struct shoal__memo memo;
+    struct shoal_pickle_state *state; /* borrowed: who owns the decoder keeps the module alive */
+
+    int protocol;
+    bool plain;
+    bool holds_back;       /* this stream may hold the collector off */
+    bool holding;          /* it does just now */
+    bool collector_was_on; /* while holding: switch it on again */
+    bool busy;
+    bool end_is_damage; /* the end of the input where an opcode should be: UnpicklingError instead of EOFError */
+    bool fix_imports;
+    bool keep_bytes; /* encoding="bytes" */
+    const char *encoding;
+    const char *errors;
+    size_t hash_budget; /* tuples that may still be walked through for the sake of their hash */
+
+    shoal_buffer_giver give; /* NULL: no out-of-band buffers */
+    void *give_context;
+    Py_ssize_t buffers_given;
+    PyObject *buffers; /* the iterator behind `give`, if the buffers are Python's */
+
+    PyObject *unpickler;       /* whose find_class and persistent_load count; borrowed; NULL: none */
+    bool custom_find_class;    /* it may have a find_class of its own */
+    PyObject *persistent_load; /* fetched from it when first needed in a stream */
+
+    char *scratch; /* private copies of lines and of numbers */
+    size_t scratch_size;
+};
+
+/* decoder.c */
+void shoal__decoder_reset(struct shoal_decoder *decoder); /* default options, no source */
+PyObject *shoal__decoder_load(struct shoal_decoder *decoder); /* one pickle from the source */
+void shoal__hold_collector(struct shoal_decoder *decoder);
+void shoal__let_collector_go(struct shoal_decoder *decoder);
+char *shoal__scratch(struct shoal_decoder *decoder, size_t size);
+int shoal__decoder_configure(struct shoal_decoder *decoder, const struct shoal__load_options *options);
+PyObject *shoal__decode_object(struct shoal_decoder *decoder, PyObject *data,
+                               const struct shoal__load_options *options);
+
+/* decoder_run.c */
+int shoal__run(struct shoal_decoder *decoder); /* up to STOP: 0, or -1 */
+
+/* decoder_dispatch.c */
+int shoal__load(struct shoal_decoder *decoder, unsigned opcode); /* one opcode: 0, SHOAL__STOPPED or -1 */
+
+/* decoder_stack.c */
+int shoal__stack_grow(struct shoal_decoder *decoder);
+void shoal__stack_cut(struct shoal_decoder *decoder, PyObject **to); /* drops what lies above */
+void shoal__stack_done(struct shoal_decoder *decoder);
+int shoal__underflow(const struct shoal_decoder *decoder); /* sets the exception, returns -1 */
+int shoal__mark(struct shoal_decoder *decoder);
+PyObject **shoal__unmark(struct shoal_decoder *decoder);                 /* where the marked items start, or NULL */
+PyObject **shoal__unmark_above_one(struct shoal_decoder *decoder);       /* the same, with an object below the mark */
+PyObject *shoal__pop_tuple(struct shoal_decoder *decoder, PyObject **from); /* [from, top) as a new tuple */
+PyObject *shoal__pop_list(struct shoal_decoder *decoder, PyObject **from);
+
+/* load_numbers.c */
+PyObject *shoal__make_long(struct shoal_decoder *decoder, const uint8_t *bytes, size_t size);
+PyObject *shoal__make_float(const uint8_t *bytes);
+int shoal__load_int4(struct shoal_decoder *decoder);
+int shoal__load_uint(struct shoal_decoder *decoder, size_t size);
+int shoal__load_binfloat(struct shoal_decoder *decoder);
+int shoal__load_counted_long(struct shoal_decoder *decoder, size_t size_of_length);
+
+/* load_strings.c */
+PyObject *shoal__make_text(const uint8_t *bytes, size_t size);
+int shoal__load_counted_text(struct shoal_decoder *decoder, size_t size_of_length);
+int shoal__load_counted_bytes(struct shoal_decoder *decoder, size_t size_of_length);
+int shoal__load_counted_string(struct shoal_decoder *decoder, size_t size_of_length);
+int shoal__load_counted_bytearray(struct shoal_decoder *decoder);
+PyObject *shoal__decode_string(struct shoal_decoder *decoder, const char *bytes, size_t size);
+
+/* load_lines.c: protocol 0 */
+int shoal__load_int_line(struct shoal_decoder *decoder);
+int shoal__load_long_line(struct shoal_decoder *decoder);
+int shoal__load_float_line(struct shoal_decoder *decoder);
+int shoal__load_string_line(struct shoal_decoder *decoder);
+int shoal__load_unicode_line(struct shoal_decoder *decoder);
+int shoal__load_get_line(struct shoal_decoder *decoder);
+int shoal__load_put_line(struct shoal_decoder *decoder);
+
+/* load_containers.c */
+int shoal__load_tuple(struct shoal_decoder *decoder);
+int shoal__load_small_tuple(struct shoal_decoder *decoder, Py_ssize_t size);
+int shoal__load_list(struct shoal_decoder *decoder);
+int shoal__load_append(struct shoal_decoder *decoder);
+int shoal__load_appends(struct shoal_decoder *decoder);
+
+/* load_hashed.c: dicts and sets */
+int shoal__load_dict(struct shoal_decoder *decoder);
+int shoal__load_setitem(struct shoal_decoder *decoder);
+int shoal__load_setitems(struct shoal_decoder *decoder);
+int shoal__load_additems(struct shoal_decoder *decoder);
+int shoal__load_frozenset(struct shoal_decoder *decoder);
+
+/* load_globals.c */
+PyObject *shoal__find_global(struct shoal_decoder *decoder, PyObject *module, PyObject *name);
+PyObject *shoal__find_class(struct shoal_decoder *decoder, PyObject *module, PyObject *name); /* asks the unpickler */
+int shoal__load_global(struct shoal_decoder *decoder);
+int shoal__load_stack_global(struct shoal_decoder *decoder);
+int shoal__load_extension(struct shoal_decoder *decoder, size_t size_of_code);
+
+/* load_objects.c */
+int shoal__load_reduce(struct shoal_decoder *decoder);
+int shoal__load_newobj(struct shoal_decoder *decoder, bool with_keywords);
+int shoal__load_inst(struct shoal_decoder *decoder);
+int shoal__load_obj(struct shoal_decoder *decoder);
+int shoal__load_persid(struct shoal_decoder *decoder);
+int shoal__load_binpersid(struct shoal_decoder *decoder);
+int shoal__load_next_buffer(struct shoal_decoder *decoder);
+int shoal__load_readonly_buffer(struct shoal_decoder *decoder);
+
+/* load_build.c */
+int shoal__load_build(struct shoal_decoder *decoder);
+
+/* Before an object that the memo may borrow can go away. */
+static inline void shoal__own(struct shoal_decoder *decoder)
+{
+    if (decoder->plain) {
+        shoal__memo_own(&decoder->memo);
+        decoder->plain = false;
+    }
+}
+
+/* Before user code runs. */
+static inline void shoal__release(struct shoal_decoder *decoder)
+{
+    shoal__own(decoder);
+    if (decoder->holding)
+        shoal__let_collector_go(decoder);
+}
+
+/* Steals obj, also on failure; NULL (with an exception) is passed on. 0 or -1. */
+static inline int shoal__push(struct shoal_decoder *decoder, PyObject *obj)
+{
+    if (obj == NULL)
+        return -1;
+    if (decoder->top == decoder->end && shoal__stack_grow(decoder) < 0) {
+        Py_DECREF(obj);
+        return -1;
+    }
+    *decoder->top++ = obj;
+    return 0;
+}
+
+/* New reference (the stack's), or NULL with an exception. */
+static inline PyObject *shoal__pop(struct shoal_decoder *decoder)
+{
+    if (decoder->top == decoder->fence) {
+        shoal__underflow(decoder);
+        return NULL;
+    }
+    return *--decoder->top;
+}
+
+/* Are there count objects above the fence? 0 or -1. */
+static inline int shoal__stack_has(const struct shoal_decoder *decoder, Py_ssize_t count)
+{
+    return decoder->top - decoder->fence < count ? shoal__underflow(decoder) : 0;
+}
+
+/* The limits that grow with what was read. */
+static inline void shoal__count_input(struct shoal_decoder *decoder, size_t size)
+{
+    decoder->memo.index_limit += size;
+    decoder->hash_budget += SHOAL__HASH_STEPS_PER_BYTE * size;
+}
+
+/*
+ * Numbers out of the stream. Each byte is fetched once: the empty asm keeps the compiler from going back to the
+ * stream, which another process might be changing.
+ */
+static inline uint64_t shoal__fetch(const uint8_t *at, size_t size)
+{
+    uint64_t value = 0;
+    memcpy(&value, at, size);
+    __asm__("" : "+r"(value));
+#if PY_BIG_ENDIAN
+    value = __builtin_bswap64(value);
+#endif
+    return value;
+}
+
+/* The next size bytes of the stream, in place, taken; NULL with an exception if they are not there. */
+static inline const uint8_t *shoal__take(struct shoal_decoder *decoder, size_t size)
+{
+    struct shoal__source *source = &decoder->source;
+    if ((size_t)(source->limit - source->cursor) < size && shoal__source_more(decoder, size) < 0)
+        return NULL;
+    const uint8_t *at = source->cursor;
+    source->cursor += size;
+    return at;
+}
+
+#endif

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * decoder_run.c - the loop over the opcodes.
+ *
+ * The most frequent opcodes are done here, with the cursor and the top of the stack in registers, if all the bytes and
+ * objects that they need are at hand. A case that has made an object breaks out of the switch with it; one that finds
+ * that something is missing breaks out with nothing made and nothing changed, and the careful twin (shoal__load) does
+ * the same opcode again: it reads on from a file, or raises what is due.
+ * At the head of the loop there is always a byte to read and room for one more object.
+ */
+#include "decoder.h"
+
+#include "opcodes.h"
+
+/* Make both true: an opcode at the cursor, room on the stack. 0 or -1. */
+static int refill(struct shoal_decoder *decoder)
+{
+    struct shoal__source *source = &decoder->source;
+    if (decoder->top == decoder->end && shoal__stack_grow(decoder) < 0)
+        return -1;
+    if (source->cursor == source->limit) {
+        if (shoal__source_opcode(decoder) < 0)
+            return -1;
+        source->cursor--;
+    }
+    return 0;
+}
+
+static inline PyObject *small_tuple(PyObject **items, Py_ssize_t size)
+{
+    PyObject *tuple = PyTuple_New(size);
+    for (Py_ssize_t i = 0; tuple != NULL && i < size; i++)
+        PyTuple_SET_ITEM(tuple, i, items[i]);
+    return tuple;
+}
+
+/*
+ * Up to STOP.
+ * Why it is long: it is the hot loop, and its cases share the cursor and the top in registers.
+ */
+int shoal__run(struct shoal_decoder *decoder)
+{
+    const uint8_t *at = decoder->source.cursor;
+    const uint8_t *limit = decoder->source.limit;
+    PyObject **top = decoder->top;
+    size_t size;
+    int result;
+
+    for (;;) {
+        if (at == limit || top == decoder->end) {
+            decoder->source.cursor = at;
+            decoder->top = top;
+            if (refill(decoder) < 0)
+                return -1;
+            at = decoder->source.cursor;
+            limit = decoder->source.limit;
+            top = decoder->top;
+        }
+        unsigned opcode = (unsigned)shoal__fetch(at++, 1);
+        size_t left = (size_t)(limit - at);
+        PyObject *obj = NULL;
+
+        switch (opcode) {
+        case OP_NONE:
+            obj = Py_NewRef(Py_None);
+            break;
+        case OP_NEWTRUE:
+            obj = Py_NewRef(Py_True);
+            break;
+        case OP_NEWFALSE:
+            obj = Py_NewRef(Py_False);
+            break;
+
+        case OP_BININT1:
+            if (left < 1)
+                break;
+            obj = PyLong_FromLong((long)shoal__fetch(at, 1));
+            at += 1;
+            if (obj == NULL)
+                goto failed;
+            break;
+        case OP_BININT2:
+            if (left < 2)
+                break;
+            obj = PyLong_FromLong((long)shoal__fetch(at, 2));
+            at += 2;
+            if (obj == NULL)
+                goto failed;
+            break;
+        case OP_BININT:
+            if (left < 4)
+                break;
+            obj = PyLong_FromLong((int32_t)shoal__fetch(at, 4));
+            at += 4;
+            if (obj == NULL)
+                goto failed;
+            break;
+        case OP_LONG1:
+            size = left < 1 ? 0 : shoal__fetch(at, 1);
+            if (size == 0 || size > sizeof(int64_t) || left - 1 < size)
+                break;
+            obj = shoal__make_long(decoder, at + 1, size);
+            at += 1 + size;
+            if (obj == NULL)
+                goto failed;
+            break;
+        case OP_BINFLOAT:
+            if (left < 8)
+                break;
+            obj = shoal__make_float(at);
+            at += 8;
+            if (obj == NULL)
+                goto failed;
+            break;
+
+        case OP_SHORT_BINUNICODE:
+            size = left < 1 ? 0 : shoal__fetch(at, 1);
+            if (left < 1 + size)
+                break;
+            obj = shoal__make_text(at + 1, size);
+            at += 1 + size;
+            if (obj == NULL)
+                goto failed;
+            break;
+        case OP_BINUNICODE:
+            size = left < 4 ? 0 : shoal__fetch(at, 4);
+            if (left < 4 + size)
+                break;
+            obj = shoal__make_text(at + 4, size);
+            at += 4 + size;
+            if (obj == NULL)
+                goto failed;
+            break;
+        case OP_SHORT_BINBYTES:
+            size = left < 1 ? 0 : shoal__fetch(at, 1);
+            if (left < 1 + size)
+                break;
+            obj = PyBytes_FromStringAndSize((const char *)at + 1, (Py_ssize_t)size);
+            at += 1 + size;
+            if (obj == NULL)
+                goto failed;
+            break;
+
+        case OP_EMPTY_TUPLE:
+            obj = PyTuple_New(0);
+            if (obj == NULL)
+                goto failed;
+            break;
+        case OP_EMPTY_LIST:
+            obj = PyList_New(0);
+            if (obj == NULL)
+                goto failed;
+            break;
+        case OP_EMPTY_DICT:
+            obj = PyDict_New();
+            if (obj == NULL)
+                goto failed;
+            break;
+
+        case OP_TUPLE1:
+        case OP_TUPLE2:
+        case OP_TUPLE3:
+            size = opcode - OP_TUPLE1 + 1;
+            if ((size_t)(top - decoder->fence) < size)
+                break;
+            obj = small_tuple(top - size, (Py_ssize_t)size);
+            if (obj == NULL)
+                goto failed;
+            top -= size;
+            break;
+
+        case OP_MEMOIZE:
+            if (top == decoder->fence)
+                break;
+            if (shoal__memo_put(&decoder->memo, decoder->memo.count, top[-1]) < 0)
+                goto failed;
+            continue;
+        case OP_BINPUT:
+            if (top == decoder->fence || left < 1)
+                break;
+            if (shoal__memo_put(&decoder->memo, shoal__fetch(at, 1), top[-1]) < 0)
+                goto failed;
+            at += 1;
+            continue;
+        case OP_LONG_BINPUT:
+            if (top == decoder->fence || left < 4)
+                break;
+            if (shoal__memo_put(&decoder->memo, shoal__fetch(at, 4), top[-1]) < 0)
+                goto failed;
+            at += 4;
+            continue;
+        case OP_BINGET:
+            obj = left < 1 ? NULL : shoal__memo_look(&decoder->memo, shoal__fetch(at, 1));
+            if (obj == NULL)
+                break;
+            Py_INCREF(obj);
+            at += 1;
+            break;
+        case OP_LONG_BINGET:
+            obj = left < 4 ? NULL : shoal__memo_look(&decoder->memo, shoal__fetch(at, 4));
+            if (obj == NULL)
+                break;
+            Py_INCREF(obj);
+            at += 4;
+            break;
+        default:
+            break;
+        }
+
+        if (obj != NULL) {
+            *top++ = obj;
+            continue;
+        }
+        decoder->source.cursor = at;
+        decoder->top = top;
+        result = shoal__load(decoder, opcode);
+        if (result != 0)
+            return result < 0 ? -1 : 0;
+        if (!decoder->holding && decoder->holds_back)
+            shoal__hold_collector(decoder);
+        at = decoder->source.cursor;
+        limit = decoder->source.limit;
+        top = decoder->top;
+    }
+
+failed:
+    decoder->source.cursor = at;
+    decoder->top = top;
+    return -1;
+}

@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * encoder.h - one stream under way: where it goes, what it has seen, what the caller wants done differently.
+ *
+ * Used by the pickler's own files only. The save functions return 0, or -1 with an exception set; each writes its
+ * object completely, memo entry included. Any of them may run user code, except those for exact atoms.
+ *
+ * In the words of the format: "put" enters the object that lies on top of the reader's stack into the memo.
+ */
+#ifndef SHOAL_PICKLE_ENCODER_H
+#define SHOAL_PICKLE_ENCODER_H
+
+#include "memo_table.h"
+#include "opcodes.h"
+#include "state.h"
+#include <stdbool.h>
+#include <string.h>
+
+/* What the caller chose; all references borrowed, NULL where nothing was chosen. */
+struct shoal_encoder_hooks {
+    PyObject *persistent_id;    /* callable(obj) -> id or None */
+    PyObject *reducer_override; /* callable(obj) -> reduce value or NotImplemented */
+    PyObject *dispatch_table;   /* mapping type -> reducer, instead of copyreg's */
+    PyObject *buffer_callback;  /* callable(PickleBuffer) -> true: in band */
+    PyObject *file_write;       /* callable(bytes): closed frames are written as they come */
+    PyObject *reducers;         /* dict type -> reducer that goes before copyreg's */
+    shoal_buffer_taker take;
+    void *take_context;
+    size_t out_of_band_min;
+};
+
+enum shoal_path_mode { PATH_UNDECIDED, PATH_COLLECT, PATH_IGNORE };
+
+struct shoal_encoder {
+    struct shoal_pickle_state *state;
+    struct shoal_sink *sink;
+    struct shoal_memo memo;
+    struct shoal_encoder_hooks hooks;
+
+    int protocol;
+    bool binary;      /* protocol >= 1 */
+    bool fast;        /* no memo at all */
+    bool fix_imports; /* Python 2's names for modules, protocol < 3 */
+    bool sparse;      /* no memo entries for strings that one container alone holds, nor for argument tuples: such a
+                         string arrives twice if a reducer takes it out of there and gives it away again */
+    bool framing;
+
+    size_t frame_start; /* offset of the open frame's header; only while framing */
+    size_t frame_end;   /* offset at which it is to be closed; SIZE_MAX when not framing */
+
+    unsigned fast_depth;
+    PyObject *fast_seen; /* dict of ids on the way down, beyond a certain depth of fast mode */
+
+    enum shoal_path_mode path_mode;
+    PyObject *path; /* list of str: where the culprit sits, innermost first */
+};
+
+int shoal_encoder_init(struct shoal_encoder *encoder, struct shoal_pickle_state *state);
+void shoal_encoder_done(struct shoal_encoder *encoder);
+int shoal__encoder_set_protocol(struct shoal_encoder *encoder, PyObject *protocol, int fix_imports,
+                                PyObject *buffer_callback);
+/* One whole pickle, PROTO to STOP, with what is in the memo already. Hooks, protocol and sink are set. */
+int shoal__encoder_run(struct shoal_encoder *encoder, PyObject *obj);
+int shoal__frame_turn(struct shoal_encoder *encoder);  /* close the frame that is full, open the next one */
+int shoal__frame_close(struct shoal_encoder *encoder); /* before something that must not lie in a frame */
+void shoal__frame_open(struct shoal_encoder *encoder);
+int shoal__flush(struct shoal_encoder *encoder); /* give to file_write what there is */
+
+/* ---- writing bytes ---- */
+
+static inline uint8_t *shoal__room(struct shoal_encoder *e, size_t need)
+{
+    return shoal_sink_room(e->sink, need) < 0 ? NULL : e->sink->cursor;
+}
+
+static inline int shoal__op(struct shoal_encoder *e, int opcode)
+{
+    if (shoal_sink_room(e->sink, 1) < 0)
+        return -1;
+    *e->sink->cursor++ = (uint8_t)opcode;
+    return 0;
+}
+
+static inline int shoal__raw(struct shoal_encoder *e, const void *data, size_t size)
+{
+    if (shoal_sink_room(e->sink, size) < 0)
+        return -1;
+    memcpy(e->sink->cursor, data, size);
+    e->sink->cursor += size;
+    return 0;
+}
+
+static inline void shoal__store_le(uint8_t *at, uint64_t value, int size)
+{
+    if (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__) {
+        memcpy(at, &value, (size_t)size);
+        return;
+    }
+    for (int i = 0; i < size; i++)
+        at[i] = (uint8_t)(value >> (8 * i));
+}
+
+int shoal__text(struct shoal_encoder *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Header and data; large data outside of frames and straight to the file. payload: an object that holds exactly
+ * `data`, or NULL. */
+int shoal__blob(struct shoal_encoder *e, const uint8_t *header, size_t header_size, const void *data, size_t size,
+                PyObject *payload);
+int shoal__begin_tuple(struct shoal_encoder *e, Py_ssize_t n);
+int shoal__end_tuple(struct shoal_encoder *e, Py_ssize_t n);
+int shoal__empty_dict(struct shoal_encoder *e);
+
+/* ---- memo ---- */
+
+int shoal__put_key(struct shoal_encoder *e, uintptr_t key);
+int shoal__get_index(struct shoal_encoder *e, int64_t index);
+
+static inline int shoal__put(struct shoal_encoder *e, PyObject *obj)
+{
+    return e->fast ? 0 : shoal__put_key(e, (uintptr_t)obj);
+}
+
+static inline int64_t shoal__find(const struct shoal_encoder *e, PyObject *obj)
+{
+    return shoal_memo_find(&e->memo, (uintptr_t)obj);
+}
+
+/* ---- saving objects ---- */
+
+int shoal__save(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_without_id(struct shoal_encoder *e, PyObject *obj); /* does not ask persistent_id about obj itself */
+int shoal__save_none(struct shoal_encoder *e);
+int shoal__save_bool(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_long(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_float(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_str(struct shoal_encoder *e, PyObject *obj);
+/* holders: how many references are the container's and the caller's own; a str that has no others was not met yet. */
+int shoal__save_held_str(struct shoal_encoder *e, PyObject *obj, Py_ssize_t holders);
+int shoal__save_constant(struct shoal_encoder *e, PyObject *str); /* a name of ours: no memo entry */
+int shoal__save_bytes(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_bytearray(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_picklebuffer(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_tuple(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_list(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_dict(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_set(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_frozenset(struct shoal_encoder *e, PyObject *obj);
+int shoal__batch_items(struct shoal_encoder *e, PyObject *iterator);      /* APPEND(S) */
+int shoal__batch_pairs(struct shoal_encoder *e, PyObject *iterator);      /* SETITEM(S), of tuples of two */
+int shoal__batch_dict(struct shoal_encoder *e, PyObject *dict);           /* SETITEM(S), of an exact dict */
+int shoal__save_reduced(struct shoal_encoder *e, PyObject *value, PyObject *obj); /* value: a tuple; obj may be NULL */
+int shoal__save_by_reduce(struct shoal_encoder *e, PyObject *obj);        /* dispatch table, __reduce_ex__, ... */
+int shoal__save_any_reduce(struct shoal_encoder *e, PyObject *value, PyObject *obj); /* a str or a tuple */
+int shoal__save_global(struct shoal_encoder *e, PyObject *obj, PyObject *name); /* name NULL: its own */
+int shoal__save_type(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_function(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_class(struct shoal_encoder *e, PyObject *obj); /* by value */
+int shoal__save_module(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_cell(struct shoal_encoder *e, PyObject *obj);
+
+/* 1: written; 0: not known to be ordinary, ask it; -1. */
+int shoal__save_instance(struct shoal_encoder *e, PyObject *obj);
+/* value: what obj has just answered to __reduce_ex__. */
+void shoal__learn_instance(struct shoal_encoder *e, PyObject *obj, PyObject *value);
+int shoal__save_code(struct shoal_encoder *e, PyObject *obj);
+
+/* 1: written; 0: not one of those that only travel by value; -1. For objects with no reducer of their own. */
+int shoal__save_special(struct shoal_encoder *e, PyObject *obj);
+
+/* A Python function of shoal._rebuild, imported at its first use: borrowed, kept in *slot; NULL with an exception. */
+PyObject *shoal__rebuild_helper(PyObject **slot, const char *name);
+/* rebuilder(*arguments), into the memo as obj. Steals `arguments`, which may be NULL with an exception set. */
+int shoal__save_rebuilt(struct shoal_encoder *e, enum shoal_rebuilder which, PyObject *arguments, PyObject *obj);
+/* Names one of our reconstructors: GLOBAL or STACK_GLOBAL with a memo entry. */
+int shoal__save_rebuilder(struct shoal_encoder *e, enum shoal_rebuilder which);
+
+/* Ints of one digit, which are most, without a call. */
+static inline bool shoal__long_is_small(PyObject *obj, long *ret_value)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    if (!PyUnstable_Long_IsCompact((PyLongObject *)obj))
+        return false;
+    *ret_value = (long)PyUnstable_Long_CompactValue((PyLongObject *)obj);
+#else
+    Py_ssize_t digits = Py_SIZE(obj);
+    if (digits < -1 || digits > 1)
+        return false;
+    *ret_value = digits == 0 ? 0 : digits * (long)((PyLongObject *)obj)->ob_digit[0];
+#endif
+    return true;
+}
+
+enum { SHOAL_NUMBER_SIZE_MAX = 9 };
+
+/* A value of 32 bits, in binary form; 5 bytes are written, and the new cursor says how many count. */
+static inline uint8_t *shoal__store_small(uint8_t *at, long value)
+{
+    uint64_t bits = (uint64_t)value;
+    at[0] = bits <= 0xff ? OP_BININT1 : bits <= 0xffff ? OP_BININT2 : OP_BININT;
+    shoal__store_le(at + 1, bits, 4);
+    return at + (bits <= 0xff ? 2 : bits <= 0xffff ? 3 : 5);
+}
+
+static inline uint8_t *shoal__store_float(uint8_t *at, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
+        bits = __builtin_bswap64(bits);
+    at[0] = OP_BINFLOAT;
+    memcpy(at + 1, &bits, sizeof bits);
+    return at + 9;
+}
+
+static inline int shoal__save_small(struct shoal_encoder *e, long value)
+{
+    if (!e->binary)
+        return shoal__text(e, "%c%ld\n", OP_INT, value);
+    uint8_t *at = shoal__room(e, 5);
+    if (!at)
+        return -1;
+    e->sink->cursor = shoal__store_small(at, value);
+    return 0;
+}
+
+/* A part of a container, borrowed from it. What runs no user code needs no reference of its own meanwhile. */
+static inline int shoal__save_part(struct shoal_encoder *e, PyObject *obj)
+{
+    if (!e->hooks.persistent_id && shoal_sink_used(e->sink) < e->frame_end) {
+        PyTypeObject *type = Py_TYPE(obj);
+        if (type == &PyUnicode_Type)
+            return shoal__save_str(e, obj);
+        if (type == &PyLong_Type) {
+            long small;
+            return shoal__long_is_small(obj, &small) ? shoal__save_small(e, small) : shoal__save_long(e, obj);
+        }
+        if (type == &PyFloat_Type)
+            return shoal__save_float(e, obj);
+        if (obj == Py_None)
+            return shoal__save_none(e);
+    }
+    Py_INCREF(obj);
+    int result = shoal__save(e, obj);
+    Py_DECREF(obj);
+    return result;
+}
+
+/* ---- finding things by name ---- */
+
+/* New reference to the attribute at the end of `dotted`, and to what holds it. -1: error; 0: not found; 1. */
+int shoal__attribute(PyObject *module, PyObject *dotted, PyObject **ret_found, PyObject **ret_parent);
+/* The module that obj says it is from, or the first one that has it; new reference to a str, or NULL. */
+PyObject *shoal__whichmodule(struct shoal_pickle_state *state, PyObject *obj, PyObject *dotted);
+int shoal__is_importable(struct shoal_encoder *e, PyObject *obj); /* 1: by reference, 0: by value, -1 */
+
+/* ---- facts about code objects, worked out once for each (code_facts.c) ---- */
+
+enum shoal_code_fact {
+    CODE_GLOBALS, /* tuple of str: global names that it or a code nested in it uses, by first appearance */
+    CODE_NAMES,   /* tuple of str: all names (attributes too) that it or a code nested in it uses */
+    CODE_BYTES,   /* bytes: how it travels */
+};
+
+/* Tuple indexed by enum shoal_code_fact; borrowed: it lives with the code object. NULL with an exception. */
+PyObject *shoal__code_facts(struct shoal_pickle_state *state, PyObject *code);
+int shoal__code_facts_init(struct shoal_pickle_state *state);
+/* A code object from CODE_BYTES: new reference, or NULL with UnpicklingError. */
+PyObject *shoal__code_from_bytes(struct shoal_pickle_state *state, PyObject *bytes);
+
+/* ---- where the culprit sits; called with an exception set, when saving a part has failed ---- */
+
+void shoal__path_add(struct shoal_encoder *e, const char *format, ...);
+void shoal__path_attribute(struct shoal_encoder *e); /* the last step led into a state: ['x'] becomes attribute 'x' */
+void shoal__path_tell(struct shoal_encoder *e); /* at the root: into the exception's message */
+
+#endif

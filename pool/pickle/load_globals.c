@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * load_globals.c - classes, functions and other objects that a stream names.
+ *
+ * A name is looked up each time: the module in sys.modules, the attribute in the module. Nothing is cached, so that
+ * what was redefined since is found as it is now.
+ */
+#include "decoder.h"
+
+#include "opcodes.h"
+
+/* Imported and ready, also if another thread is at it just now. New reference. */
+static PyObject *module_named(PyObject *name)
+{
+    PyObject *module = PyImport_GetModule(name);
+    if (module != NULL && module != Py_None)
+        return module;
+    if (module == NULL && PyErr_Occurred())
+        return NULL;
+    Py_XDECREF(module);
+    return PyImport_Import(name);
+}
+
+static PyObject *get_part(struct shoal_decoder *decoder, PyObject *parent, PyObject *part, PyObject *path)
+{
+    if (PyUnicode_Compare(part, decoder->state->names.locals) == 0) {
+        PyErr_Format(PyExc_AttributeError, "Can't get local attribute %R on %R", path, parent);
+        return NULL;
+    }
+    PyObject *value = PyObject_GetAttr(parent, part);
+    if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_AttributeError, "Can't get attribute %R on %R", path, parent);
+    }
+    return value;
+}
+
+/* "Outer.Inner.method", one attribute after the other. Steals obj. */
+static PyObject *follow_path(struct shoal_decoder *decoder, PyObject *obj, PyObject *path)
+{
+    PyObject *dot = PyUnicode_FromOrdinal('.');
+    PyObject *parts = dot == NULL ? NULL : PyUnicode_Split(path, dot, -1);
+    Py_XDECREF(dot);
+    if (parts == NULL)
+        Py_CLEAR(obj);
+    for (Py_ssize_t i = 0; obj != NULL && i < PyList_GET_SIZE(parts); i++) {
+        PyObject *next = get_part(decoder, obj, PyList_GET_ITEM(parts, i), path);
+        Py_DECREF(obj);
+        obj = next;
+    }
+    Py_XDECREF(parts);
+    return obj;
+}
+
+/* The names of Python 2, as Python 3 has them: *module and *name are borrowed, before and after. 0 or -1. */
+static int translate(const struct shoal_decoder *decoder, PyObject **module, PyObject **name)
+{
+    const struct shoal_state_shared *shared = &decoder->state->shared;
+    PyObject *key = PyTuple_Pack(2, *module, *name);
+    if (key == NULL)
+        return -1;
+    PyObject *pair = PyDict_GetItemWithError(shared->name_2to3, key);
+    Py_DECREF(key);
+    if (pair != NULL) {
+        if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2 || !PyUnicode_Check(PyTuple_GET_ITEM(pair, 0)) ||
+            !PyUnicode_Check(PyTuple_GET_ITEM(pair, 1))) {
+            PyErr_SetString(PyExc_RuntimeError, "_compat_pickle.NAME_MAPPING values should be pairs of str");
+            return -1;
+        }
+        *module = PyTuple_GET_ITEM(pair, 0);
+        *name = PyTuple_GET_ITEM(pair, 1);
+        return 0;
+    }
+    PyObject *renamed = PyErr_Occurred() ? NULL : PyDict_GetItemWithError(shared->import_2to3, *module);
+    if (renamed == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    if (!PyUnicode_Check(renamed)) {
+        PyErr_SetString(PyExc_RuntimeError, "_compat_pickle.IMPORT_MAPPING values should be strings");
+        return -1;
+    }
+    *module = renamed;
+    return 0;
+}
+
+static PyObject *find_in_module(struct shoal_decoder *decoder, PyObject *module_name, PyObject *name)
+{
+    PyObject *module = module_named(module_name);
+    if (module == NULL)
+        return NULL;
+    if (decoder->protocol >= 4) {
+        Py_ssize_t dot = PyUnicode_FindChar(name, '.', 0, PyUnicode_GET_LENGTH(name), 1);
+        if (dot >= 0)
+            return follow_path(decoder, module, name);
+        if (dot == -2) {
+            Py_DECREF(module);
+            return NULL;
+        }
+    }
+    PyObject *obj = get_part(decoder, module, name, name);
+    Py_DECREF(module);
+    return obj;
+}
+
+PyObject *shoal__find_global(struct shoal_decoder *decoder, PyObject *module, PyObject *name)
+{
+    if (PySys_Audit("pickle.find_class", "OO", module, name) < 0)
+        return NULL;
+    if (decoder->protocol < 3 && decoder->fix_imports && translate(decoder, &module, &name) < 0)
+        return NULL;
+    Py_INCREF(module);
+    Py_INCREF(name);
+    PyObject *obj = find_in_module(decoder, module, name);
+    Py_DECREF(module);
+    Py_DECREF(name);
+    return obj;
+}
+
+PyObject *shoal__find_class(struct shoal_decoder *decoder, PyObject *module, PyObject *name)
+{
+    shoal__release(decoder);
+    if (!decoder->custom_find_class)
+        return shoal__find_global(decoder, module, name);
+    return PyObject_CallMethodObjArgs(decoder->unpickler, decoder->state->names.find_class, module, name, NULL);
+}
+
+int shoal__load_global(struct shoal_decoder *decoder)
+{
+    char *line;
+    Py_ssize_t length = shoal__take_filled_line(decoder, &line);
+    if (length < 0)
+        return -1;
+    PyObject *module = PyUnicode_DecodeUTF8(line, length, "strict");
+    if (module == NULL)
+        return -1;
+    PyObject *obj = NULL;
+    length = shoal__take_filled_line(decoder, &line);
+    if (length >= 0) {
+        PyObject *name = PyUnicode_DecodeUTF8(line, length, "strict");
+        if (name != NULL)
+            obj = shoal__find_class(decoder, module, name);
+        Py_XDECREF(name);
+    }
+    Py_DECREF(module);
+    return shoal__push(decoder, obj);
+}
+
+int shoal__load_stack_global(struct shoal_decoder *decoder)
+{
+    if (shoal__stack_has(decoder, 2) < 0)
+        return -1;
+    PyObject *module = decoder->top[-2];
+    PyObject *name = decoder->top[-1];
+    if (!PyUnicode_CheckExact(module) || !PyUnicode_CheckExact(name)) {
+        PyErr_SetString(decoder->state->shared.unpickling_error, "STACK_GLOBAL requires str");
+        return -1;
+    }
+    PyObject *obj = shoal__find_class(decoder, module, name);
+    shoal__stack_cut(decoder, decoder->top - 2);
+    return shoal__push(decoder, obj);
+}
+
+/* The object that copyreg.add_extension registered for a code. New reference. */
+static PyObject *find_extension(struct shoal_decoder *decoder, PyObject *code)
+{
+    const struct shoal_state_shared *shared = &decoder->state->shared;
+    PyObject *obj = PyDict_GetItemWithError(shared->extension_cache, code);
+    if (obj != NULL || PyErr_Occurred())
+        return Py_XNewRef(obj);
+    PyObject *pair = PyDict_GetItemWithError(shared->inverted_registry, code);
+    if (pair == NULL) {
+        if (!PyErr_Occurred())
+            PyErr_Format(PyExc_ValueError, "unregistered extension code %S", code);
+        return NULL;
+    }
+    if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2 || !PyUnicode_Check(PyTuple_GET_ITEM(pair, 0)) ||
+        !PyUnicode_Check(PyTuple_GET_ITEM(pair, 1))) {
+        PyErr_Format(PyExc_ValueError, "_inverted_registry[%S] isn't a 2-tuple of strings", code);
+        return NULL;
+    }
+    Py_INCREF(pair);
+    obj = shoal__find_class(decoder, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1));
+    Py_DECREF(pair);
+    if (obj != NULL && PyDict_SetItem(shared->extension_cache, code, obj) < 0)
+        Py_CLEAR(obj);
+    return obj;
+}
+
+int shoal__load_extension(struct shoal_decoder *decoder, size_t size_of_code)
+{
+    const uint8_t *at = shoal__take(decoder, size_of_code);
+    if (at == NULL)
+        return -1;
+    long code = (int32_t)shoal__fetch(at, size_of_code);
+    if (code <= 0) {
+        PyErr_SetString(decoder->state->shared.unpickling_error, "EXT specifies code <= 0");
+        return -1;
+    }
+    PyObject *key = PyLong_FromLong(code);
+    if (key == NULL)
+        return -1;
+    shoal__release(decoder);
+    PyObject *obj = find_extension(decoder, key);
+    Py_DECREF(key);
+    return shoal__push(decoder, obj);
+}

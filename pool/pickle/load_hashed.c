@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * load_hashed.c - dicts and sets.
+ *
+ * While decoding is plain (decoder.h) an insertion may not drop what the memo borrows: an equal key that is there
+ * already, or the value that it had. So str and int keys go in by ways that show this before it happens; all other keys
+ * end the plain time.
+ *
+ * The hash of a tuple is that of all it holds, found by recursion. A stream of a few dozen bytes can build a tuple
+ * that holds 2^60 others, or a chain of a million: walking those would never end, or end on the C stack's guard page.
+ * So tuples are walked here first, to a limited depth, and with a budget that grows with the input.
+ */
+#include "decoder.h"
+
+enum { TUPLE_DEPTH_MAX = 1000 };
+
+static bool is_simple_key(PyObject *key)
+{
+    return PyUnicode_CheckExact(key) || PyLong_CheckExact(key);
+}
+
+/* 0, or -1: deeper or larger than a key may be. */
+static int walk_tuple(struct shoal_decoder *decoder, PyObject *tuple, int depth)
+{
+    size_t size = (size_t)PyTuple_GET_SIZE(tuple);
+    if (depth > TUPLE_DEPTH_MAX || decoder->hash_budget < size)
+        return -1;
+    decoder->hash_budget -= size;
+    for (size_t i = 0; i < size; i++) {
+        PyObject *item = PyTuple_GET_ITEM(tuple, (Py_ssize_t)i);
+        if (PyTuple_Check(item) && walk_tuple(decoder, item, depth + 1) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int check_key(struct shoal_decoder *decoder, PyObject *key)
+{
+    if (!PyTuple_Check(key) || walk_tuple(decoder, key, 0) == 0)
+        return 0;
+    PyErr_SetString(decoder->state->shared.unpickling_error, "a tuple is nested too deeply to be a key");
+    return -1;
+}
+
+/* While plain, key being simple: like PyDict_SetItem, but the memo owns before anything is dropped. */
+static int set_plain_item(struct shoal_decoder *decoder, PyObject *dict, PyObject *key, PyObject *value)
+{
+    Py_ssize_t before = PyDict_GET_SIZE(dict);
+    if (PyDict_SetDefault(dict, key, value) == NULL)
+        return -1;
+    if (PyDict_GET_SIZE(dict) != before)
+        return 0;
+    shoal__own(decoder);
+    return PyDict_SetItem(dict, key, value);
+}
+
+static int set_item(struct shoal_decoder *decoder, PyObject *dict, PyObject *key, PyObject *value)
+{
+    if (PyDict_CheckExact(dict) && is_simple_key(key))
+        return decoder->plain ? set_plain_item(decoder, dict, key, value) : PyDict_SetItem(dict, key, value);
+    shoal__release(decoder);
+    if (check_key(decoder, key) < 0)
+        return -1;
+    if (PyDict_CheckExact(dict))
+        return PyDict_SetItem(dict, key, value);
+    return PyObject_SetItem(dict, key, value);
+}
+
+/* [start, top) are keys and values for what lies below start; they are taken off the stack. */
+static int set_items(struct shoal_decoder *decoder, PyObject *dict, PyObject **start)
+{
+    int result = 0;
+    for (PyObject **item = start; result == 0 && item < decoder->top; item += 2)
+        result = set_item(decoder, dict, item[0], item[1]);
+    shoal__stack_cut(decoder, start);
+    return result;
+}
+
+int shoal__load_setitem(struct shoal_decoder *decoder)
+{
+    if (shoal__stack_has(decoder, 3) < 0)
+        return -1;
+    PyObject **start = decoder->top - 2;
+    return set_items(decoder, start[-1], start);
+}
+
+static int check_pairs(const struct shoal_decoder *decoder, PyObject **start, const char *opcode)
+{
+    if ((decoder->top - start) % 2 == 0)
+        return 0;
+    PyErr_Format(decoder->state->shared.unpickling_error, "odd number of items for %s", opcode);
+    return -1;
+}
+
+int shoal__load_setitems(struct shoal_decoder *decoder)
+{
+    PyObject **start = shoal__unmark_above_one(decoder);
+    if (start == NULL || check_pairs(decoder, start, "SETITEMS") < 0)
+        return -1;
+    return set_items(decoder, start[-1], start);
+}
+
+int shoal__load_dict(struct shoal_decoder *decoder)
+{
+    PyObject **start = shoal__unmark(decoder);
+    if (start == NULL || check_pairs(decoder, start, "DICT") < 0)
+        return -1;
+    PyObject *dict = PyDict_New();
+    if (dict == NULL)
+        return -1;
+    if (set_items(decoder, dict, start) < 0) {
+        Py_DECREF(dict);
+        return -1;
+    }
+    return shoal__push(decoder, dict);
+}
+
+/* PySet_Add keeps the equal object that is there, so the new one may be dropped when it leaves the stack. */
+static int add_to_set(struct shoal_decoder *decoder, PyObject *set, PyObject *item)
+{
+    if (!is_simple_key(item))
+        shoal__release(decoder);
+    if (check_key(decoder, item) < 0)
+        return -1;
+    Py_ssize_t before = PySet_GET_SIZE(set);
+    if (PySet_Add(set, item) < 0)
+        return -1;
+    if (PySet_GET_SIZE(set) == before)
+        shoal__own(decoder);
+    return 0;
+}
+
+static int add_all(struct shoal_decoder *decoder, PyObject *set, PyObject **start)
+{
+    int result = 0;
+    for (PyObject **item = start; result == 0 && item < decoder->top; item++)
+        result = add_to_set(decoder, set, *item);
+    shoal__stack_cut(decoder, start);
+    return result;
+}
+
+static int call_add(struct shoal_decoder *decoder, PyObject *obj, PyObject **start)
+{
+    shoal__release(decoder);
+    PyObject *add = PyObject_GetAttr(obj, decoder->state->names.add);
+    int result = add == NULL ? -1 : 0;
+    for (PyObject **item = start; result == 0 && item < decoder->top; item++) {
+        PyObject *none = PyObject_CallOneArg(add, *item);
+        result = none == NULL ? -1 : 0;
+        Py_XDECREF(none);
+    }
+    Py_XDECREF(add);
+    shoal__stack_cut(decoder, start);
+    return result;
+}
+
+int shoal__load_additems(struct shoal_decoder *decoder)
+{
+    PyObject **start = shoal__unmark_above_one(decoder);
+    if (start == NULL)
+        return -1;
+    if (start == decoder->top)
+        return 0;
+    if (PySet_Check(start[-1]))
+        return add_all(decoder, start[-1], start);
+    return call_add(decoder, start[-1], start);
+}
+
+/* A new frozenset may be added to as long as nobody else has it. */
+int shoal__load_frozenset(struct shoal_decoder *decoder)
+{
+    PyObject **start = shoal__unmark(decoder);
+    if (start == NULL)
+        return -1;
+    PyObject *set = PyFrozenSet_New(NULL);
+    if (set == NULL)
+        return -1;
+    if (add_all(decoder, set, start) < 0) {
+        Py_DECREF(set);
+        return -1;
+    }
+    return shoal__push(decoder, set);
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * pickle.h - the border of pool/pickle: object graph <-> stream.
+ *
+ * May use: Python.h, sink.h. May not use: shared memory, the engine. Used by: pool/ext.
+ * Everything here needs the GIL.
+ */
+#ifndef SHOAL_PICKLE_PICKLE_H
+#define SHOAL_PICKLE_PICKLE_H
+
+#include "sink.h"
+
+struct shoal_pickle_state; /* interned names, imported objects, types; one per module object */
+
+/* Adds Pickler, Unpickler, PicklingError, UnpicklingError, dump, dumps, load, loads, ... to the module. 0 or -1. */
+int shoal_pickle_state_init(PyObject *module, struct shoal_pickle_state **ret_state);
+int shoal_pickle_state_traverse(struct shoal_pickle_state *state, visitproc visit, void *arg);
+int shoal_pickle_state_clear(struct shoal_pickle_state *state);
+void shoal_pickle_state_free(struct shoal_pickle_state *state);
+
+/* ---- for the engine: no file object, no subclass, reused from message to message ---- */
+
+/*
+ * Out-of-band buffers. Called for each PickleBuffer (and, in pool mode, each bytes/bytearray of at least
+ * `out_of_band_min` bytes) in stream order. `exporter` is any object with the buffer protocol (borrowed: take a
+ * reference or a Py_buffer to keep it). Returns 1: taken, out of band; 0: write it in band; -1: exception set.
+ * The n-th buffer taken is the n-th that the unpickler asks for.
+ */
+typedef int (*shoal_buffer_taker)(void *context, PyObject *exporter);
+
+struct shoal_encoder; /* a pickler's working memory: memo table, per-stream state; one per stream under way */
+
+struct shoal_encoder_options {
+    PyObject *reducers;         /* dict type -> reducer that goes before copyreg's, or NULL; borrowed */
+    shoal_buffer_taker take;    /* NULL: everything in band */
+    void *take_context;
+    size_t out_of_band_min;     /* bytes and bytearray from this size on are offered to `take`; 0: only PickleBuffer */
+};
+
+struct shoal_encoder *shoal_encoder_new(struct shoal_pickle_state *state);
+void shoal_encoder_free(struct shoal_encoder *encoder);
+
+/*
+ * Write one complete protocol 5 pickle (PROTO .. STOP, without FRAME opcodes) of obj at the sink's cursor.
+ * 0, or -1 with an exception; the caller then forgets what was written. The memo starts empty for each call.
+ * Runs user code (__reduce__ and others): the encoder must not be used again, from this thread or another, until it
+ * returns; PicklingError messages say where in the object the culprit sits.
+ */
+int shoal_encode(struct shoal_encoder *encoder, PyObject *obj, struct shoal_sink *sink,
+                 const struct shoal_encoder_options *options);
+
+/* New reference to the n-th out-of-band buffer (an object with the buffer protocol), or NULL with an exception. */
+typedef PyObject *(*shoal_buffer_giver)(void *context, Py_ssize_t index);
+
+struct shoal_decoder; /* an unpickler's working memory: stack, memo */
+
+struct shoal_decoder *shoal_decoder_new(struct shoal_pickle_state *state);
+void shoal_decoder_free(struct shoal_decoder *decoder);
+
+/*
+ * Read one pickle of any protocol from data, in place; *ret_used (may be NULL) says how many bytes it had.
+ * Every byte is fetched once; nothing outside [data, data + length) is read; allocations are in proportion to length.
+ * New reference, or NULL with UnpicklingError (damaged or cut short) or what the loaded objects raised.
+ * Runs user code: the decoder must not be used again until it returns.
+ */
+PyObject *shoal_decode(struct shoal_decoder *decoder, const uint8_t *data, size_t length, shoal_buffer_giver give,
+                       void *give_context, size_t *ret_used);
+
+/*
+ * Whole streams that hold one number (an int of 64 bits, a float), None or a bool, without an encoder or decoder: the
+ * items of a map over numbers are such, a million of them, and resetting memo and stack for each took most of their
+ * time. The bytes are those of shoal_encode, which begins with this.
+ *
+ * shoal_encode_number: the stream's length, 0 if the object is none of these. stream: SHOAL_NUMBER_BYTES_MAX bytes.
+ * shoal_decode_number: new reference, or NULL without an exception if data does not begin with exactly such a stream.
+ */
+#define SHOAL_NUMBER_BYTES_MAX 13 /* PROTO 5, opcode, length, eight bytes, STOP */
+
+size_t shoal_encode_number(PyObject *object, uint8_t *stream);
+PyObject *shoal_decode_number(const uint8_t *data, size_t length, size_t *ret_used);
+
+#endif

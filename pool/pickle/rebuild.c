@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * rebuild.c - the reconstructors that streams name for functions, code and cells: attributes of shoal._rebuild.
+ *
+ * They are called with what a stream says, so they check all of it.
+ */
+#include "pickler_type.h"
+
+static int check_closure(PyObject *code, PyObject *closure)
+{
+    Py_ssize_t wanted = PyCode_GetNumFree((PyCodeObject *)code);
+    if (!closure || closure == Py_None) {
+        if (wanted > 0)
+            PyErr_Format(PyExc_ValueError, "this function needs %zd closure cells and has none", wanted);
+        return wanted > 0 ? -1 : 0;
+    }
+    if (!PyTuple_CheckExact(closure) || PyTuple_GET_SIZE(closure) != wanted) {
+        PyErr_Format(PyExc_ValueError, "this function needs a tuple of %zd closure cells", wanted);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < wanted; i++) {
+        if (!PyCell_Check(PyTuple_GET_ITEM(closure, i))) {
+            PyErr_SetString(PyExc_TypeError, "a function's closure consists of cells");
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* _function(code_bytes, globals[, cells]) */
+static PyObject *rebuild_function(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    struct shoal_pickle_state *state = shoal_pickle_state_of_function(self);
+    if (nargs < 2 || nargs > 3 || !PyDict_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "_function(code, globals[, cells])");
+        return NULL;
+    }
+    PyObject *globals = args[1], *closure = nargs == 3 ? args[2] : NULL;
+    PyObject *code = shoal__code_from_bytes(state, args[0]);
+    if (!code)
+        return NULL;
+    PyObject *function = NULL;
+    if (check_closure(code, closure) < 0)
+        goto out;
+    if (!PyDict_SetDefault(globals, state->names.builtins, PyEval_GetBuiltins()))
+        goto out;
+    function = PyFunction_New(code, globals);
+    if (function && closure && closure != Py_None && PyTuple_GET_SIZE(closure) > 0 &&
+        PyFunction_SetClosure(function, closure) < 0)
+        Py_CLEAR(function);
+out:
+    Py_DECREF(code);
+    return function;
+}
+
+/* _code(code_bytes) */
+static PyObject *rebuild_code(PyObject *self, PyObject *bytes)
+{
+    return shoal__code_from_bytes(shoal_pickle_state_of_function(self), bytes);
+}
+
+/* _cell([content]) */
+static PyObject *rebuild_cell(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs > 1) {
+        PyErr_SetString(PyExc_TypeError, "_cell([content])");
+        return NULL;
+    }
+    return PyCell_New(nargs ? args[0] : NULL);
+}
+
+/* _fill_cell(cell, content) */
+static PyObject *rebuild_fill_cell(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 2 || !PyCell_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "_fill_cell(cell, content)");
+        return NULL;
+    }
+    if (PyCell_Set(args[0], args[1]) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* _type_tag(cls): a number that changes whenever the class or one of its bases is changed; 0: cannot be told. */
+static PyObject *type_tag(PyObject *self, PyObject *class)
+{
+    if (!PyType_Check(class)) {
+        PyErr_SetString(PyExc_TypeError, "_type_tag(cls)");
+        return NULL;
+    }
+    /* A lookup gives the class a version tag if it has none. */
+    _PyType_Lookup((PyTypeObject *)class, shoal_pickle_state_of_function(self)->names.doc);
+    bool valid = PyType_HasFeature((PyTypeObject *)class, Py_TPFLAGS_VALID_VERSION_TAG);
+    return PyLong_FromUnsignedLong(valid ? ((PyTypeObject *)class)->tp_version_tag : 0);
+}
+
+#define FASTCALL(function) (PyCFunction)(void (*)(void))(function)
+
+PyMethodDef shoal__rebuild_functions[] = {
+    {"_function", FASTCALL(rebuild_function), METH_FASTCALL, "A function that was pickled by value, first step."},
+    {"_code", rebuild_code, METH_O, "A code object that was pickled by value."},
+    {"_cell", FASTCALL(rebuild_cell), METH_FASTCALL, "A closure cell."},
+    {"_fill_cell", FASTCALL(rebuild_fill_cell), METH_FASTCALL, "A closure cell's second step."},
+    {"_type_tag", type_tag, METH_O, "A number that changes whenever the class is changed; 0: cannot be told."},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * save.c - which way an object is written.
+ *
+ * In the order of pickle: persistent id, atoms, memo, exact built-in containers, reducer_override, classes and
+ * functions, dispatch table, metaclass instances, __reduce_ex__, __reduce__.
+ */
+#include "encoder.h"
+
+/* 1: written as a persistent id; 0: it has none; -1. */
+static int save_persistent(struct shoal_encoder *e, PyObject *obj)
+{
+    PyObject *id = PyObject_CallOneArg(e->hooks.persistent_id, obj);
+    if (!id)
+        return -1;
+    int result = 0;
+    if (id != Py_None) {
+        if (e->binary) {
+            result = shoal__save_without_id(e, id) < 0 ? -1 : shoal__op(e, OP_BINPERSID);
+        } else {
+            PyObject *text = PyObject_Str(id);
+            PyObject *ascii = text ? PyUnicode_AsASCIIString(text) : NULL;
+            if (ascii)
+                result = shoal__op(e, OP_PERSID) < 0 ||
+                                 shoal__raw(e, PyBytes_AS_STRING(ascii), (size_t)PyBytes_GET_SIZE(ascii)) < 0
+                             ? -1
+                             : shoal__op(e, '\n');
+            else
+                result = -1;
+            if (!ascii && text && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
+                PyErr_SetString(e->state->shared.pickling_error,
+                                "persistent IDs in protocol 0 must be ASCII strings");
+            Py_XDECREF(ascii);
+            Py_XDECREF(text);
+        }
+        result = result < 0 ? -1 : 1;
+    }
+    Py_DECREF(id);
+    return result;
+}
+
+/* 1: written; 0: the type is none of the built-in containers; -1. */
+static int save_builtin(struct shoal_encoder *e, PyObject *obj, PyTypeObject *type)
+{
+    int result;
+    if (type == &PyDict_Type)
+        result = shoal__save_dict(e, obj);
+    else if (type == &PyList_Type)
+        result = shoal__save_list(e, obj);
+    else if (type == &PyTuple_Type)
+        result = shoal__save_tuple(e, obj);
+    else if (type == &PySet_Type)
+        result = shoal__save_set(e, obj);
+    else if (type == &PyFrozenSet_Type)
+        result = shoal__save_frozenset(e, obj);
+    else if (type == &PyByteArray_Type)
+        result = shoal__save_bytearray(e, obj);
+    else if (type == &PyPickleBuffer_Type)
+        result = shoal__save_picklebuffer(e, obj);
+    else
+        return 0;
+    return result < 0 ? -1 : 1;
+}
+
+static int save_other(struct shoal_encoder *e, PyObject *obj, PyTypeObject *type)
+{
+    if (e->hooks.reducer_override) {
+        PyObject *value = PyObject_CallOneArg(e->hooks.reducer_override, obj);
+        if (!value)
+            return -1;
+        if (value != Py_NotImplemented) {
+            int result = shoal__save_any_reduce(e, value, obj);
+            Py_DECREF(value);
+            return result;
+        }
+        Py_DECREF(value);
+    }
+    if (type == &PyType_Type)
+        return shoal__save_type(e, obj);
+    if (type == &PyFunction_Type)
+        return shoal__save_function(e, obj);
+    return shoal__save_by_reduce(e, obj);
+}
+
+int shoal__save_without_id(struct shoal_encoder *e, PyObject *obj)
+{
+    if (shoal_sink_used(e->sink) >= e->frame_end && shoal__frame_turn(e) < 0)
+        return -1;
+    PyTypeObject *type = Py_TYPE(obj);
+    if (type == &PyUnicode_Type)
+        return shoal__save_str(e, obj);
+    if (type == &PyLong_Type)
+        return shoal__save_long(e, obj);
+    if (type == &PyFloat_Type)
+        return shoal__save_float(e, obj);
+    if (obj == Py_None)
+        return shoal__save_none(e);
+    if (type == &PyBool_Type)
+        return shoal__save_bool(e, obj);
+
+    int64_t index = shoal__find(e, obj);
+    if (index >= 0)
+        return shoal__get_index(e, index);
+    if (type == &PyBytes_Type)
+        return shoal__save_bytes(e, obj);
+
+    if (Py_EnterRecursiveCall(" while pickling an object"))
+        return -1;
+    int result = save_builtin(e, obj, type);
+    if (result == 0)
+        result = save_other(e, obj, type);
+    Py_LeaveRecursiveCall();
+    return result < 0 ? -1 : 0;
+}
+
+int shoal__save(struct shoal_encoder *e, PyObject *obj)
+{
+    if (e->hooks.persistent_id) {
+        if (shoal_sink_used(e->sink) >= e->frame_end && shoal__frame_turn(e) < 0)
+            return -1;
+        int done = save_persistent(e, obj);
+        if (done != 0)
+            return done < 0 ? -1 : 0;
+    }
+    return shoal__save_without_id(e, obj);
+}

@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * save_containers.c - tuple, list, dict, set, frozenset, and the items of reduced objects.
+ *
+ * Saving a part may run user code, which may change the container under way. Sizes and positions are therefore looked
+ * at anew for each part, and parts are held while they are saved (shoal__save_part). A dict or set that has changed its
+ * size raises RuntimeError, as pickle does; a list is written as far as it goes.
+ */
+#include "encoder.h"
+
+/* Exported by every CPython that we build for; the headers of some keep it to themselves. */
+PyAPI_FUNC(int) _PySet_NextEntry(PyObject *set, Py_ssize_t *position, PyObject **key, Py_hash_t *hash);
+
+/* ---- cycles in fast mode: without a memo they would have no end ---- */
+
+enum { FAST_DEPTH_MAX = 50 };
+
+static int fast_enter(struct shoal_encoder *e, PyObject *obj)
+{
+    if (!e->fast || ++e->fast_depth < FAST_DEPTH_MAX)
+        return 0;
+    if (!e->fast_seen && !(e->fast_seen = PyDict_New()))
+        return -1;
+    PyObject *id = PyLong_FromVoidPtr(obj);
+    if (!id)
+        return -1;
+    int seen = PyDict_Contains(e->fast_seen, id);
+    if (seen > 0)
+        PyErr_Format(PyExc_ValueError, "fast mode: can't pickle cyclic objects including object type %.200s at %p",
+                     Py_TYPE(obj)->tp_name, (void *)obj);
+    int result = seen == 0 ? PyDict_SetItem(e->fast_seen, id, Py_None) : -1;
+    Py_DECREF(id);
+    return result;
+}
+
+static int fast_leave(struct shoal_encoder *e, PyObject *obj, int result)
+{
+    if (!e->fast || e->fast_depth-- < FAST_DEPTH_MAX || !e->fast_seen)
+        return result;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *id = PyLong_FromVoidPtr(obj);
+    if (!id || PyDict_DelItem(e->fast_seen, id) < 0)
+        PyErr_Clear();
+    Py_XDECREF(id);
+    PyErr_Restore(type, value, traceback);
+    return result;
+}
+
+/* ---- tuple ---- */
+
+/* It was entered into the memo while its parts were saved: a cycle through itself. Take that one. */
+static int instead_of_tuple(struct shoal_encoder *e, int64_t index, Py_ssize_t n, bool marked)
+{
+    if (marked && e->binary) {
+        if (shoal__op(e, OP_POP_MARK) < 0)
+            return -1;
+    } else {
+        for (Py_ssize_t i = 0; i < n + marked; i++)
+            if (shoal__op(e, OP_POP) < 0)
+                return -1;
+    }
+    return shoal__get_index(e, index);
+}
+
+static int save_parts(struct shoal_encoder *e, PyObject *tuple, Py_ssize_t n)
+{
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (shoal__save_part(e, PyTuple_GET_ITEM(tuple, i)) < 0) {
+            shoal__path_add(e, "[%zd]", i);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int shoal__save_tuple(struct shoal_encoder *e, PyObject *obj)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(obj);
+    if (shoal__begin_tuple(e, n) < 0 || save_parts(e, obj, n) < 0)
+        return -1;
+    if (n == 0)
+        return shoal__end_tuple(e, n);
+    int64_t index = shoal__find(e, obj);
+    if (index >= 0)
+        return instead_of_tuple(e, index, n, n > 3 || e->protocol < 2);
+    if (shoal__end_tuple(e, n) < 0)
+        return -1;
+    return shoal__put(e, obj);
+}
+
+/* ---- list ---- */
+
+/*
+ * Write the numbers from list[from] on, up to `most` or to the first item that is none. The cursor stays in a register
+ * meanwhile; no code runs that could change the list. The number of items written.
+ */
+static Py_ssize_t save_numbers(struct shoal_encoder *e, PyObject *list, Py_ssize_t from, Py_ssize_t most)
+{
+    uint8_t *at = e->sink->cursor;
+    const uint8_t *limit = e->sink->limit;
+    size_t frame_room = e->frame_end == SIZE_MAX ? SIZE_MAX : e->frame_end - shoal_sink_used(e->sink);
+    const uint8_t *frame_limit = frame_room < (size_t)(limit - at) ? at + frame_room : limit;
+    Py_ssize_t n = 0;
+    for (; n < most && at < frame_limit && limit - at >= SHOAL_NUMBER_SIZE_MAX; n++) {
+        PyObject *item = PyList_GET_ITEM(list, from + n);
+        long small;
+        if (PyLong_CheckExact(item) && shoal__long_is_small(item, &small))
+            at = shoal__store_small(at, small);
+        else if (PyFloat_CheckExact(item))
+            at = shoal__store_float(at, PyFloat_AS_DOUBLE(item));
+        else
+            break;
+    }
+    e->sink->cursor = at;
+    return n;
+}
+
+/* Up to `most` items of the list. The number of items written, or -1. */
+static Py_ssize_t save_some(struct shoal_encoder *e, PyObject *list, Py_ssize_t from, Py_ssize_t most)
+{
+    Py_ssize_t n = 0;
+    while (n < most && from + n < PyList_GET_SIZE(list)) {
+        PyObject *item = PyList_GET_ITEM(list, from + n);
+        if (!e->hooks.persistent_id && shoal_sink_used(e->sink) < e->frame_end &&
+            (PyLong_CheckExact(item) || PyFloat_CheckExact(item))) {
+            Py_ssize_t left = PyList_GET_SIZE(list) - from - n;
+            n += save_numbers(e, list, from + n, left < most - n ? left : most - n);
+            if (n == most || from + n == PyList_GET_SIZE(list))
+                break;
+            item = PyList_GET_ITEM(list, from + n);
+        }
+        if (shoal__save_part(e, item) < 0) {
+            shoal__path_add(e, "[%zd]", from + n);
+            return -1;
+        }
+        n++;
+    }
+    return n;
+}
+
+static int batch_list(struct shoal_encoder *e, PyObject *list)
+{
+    if (PyList_GET_SIZE(list) == 1)
+        return save_some(e, list, 0, 1) < 0 ? -1 : shoal__op(e, OP_APPEND);
+    Py_ssize_t done = 0;
+    while (done < PyList_GET_SIZE(list)) {
+        if (shoal__op(e, OP_MARK) < 0)
+            return -1;
+        Py_ssize_t n = save_some(e, list, done, SHOAL_BATCH_SIZE);
+        if (n < 0 || shoal__op(e, OP_APPENDS) < 0)
+            return -1;
+        done += n;
+    }
+    return 0;
+}
+
+static int save_list_items(struct shoal_encoder *e, PyObject *list)
+{
+    if (PyList_GET_SIZE(list) == 0)
+        return 0;
+    if (e->binary)
+        return batch_list(e, list);
+    PyObject *iterator = PyObject_GetIter(list);
+    int result = iterator ? shoal__batch_items(e, iterator) : -1;
+    Py_XDECREF(iterator);
+    return result;
+}
+
+int shoal__save_list(struct shoal_encoder *e, PyObject *obj)
+{
+    if (fast_enter(e, obj) < 0)
+        return fast_leave(e, obj, -1);
+    int result;
+    if (e->binary)
+        result = shoal__op(e, OP_EMPTY_LIST);
+    else
+        result = shoal__op(e, OP_MARK) < 0 ? -1 : shoal__op(e, OP_LIST);
+    if (result == 0)
+        result = shoal__put(e, obj);
+    if (result == 0)
+        result = save_list_items(e, obj);
+    return fast_leave(e, obj, result);
+}
+
+/* ---- items and pairs from an iterator ---- */
+
+struct batching {
+    int (*save)(struct shoal_encoder *e, PyObject *part, Py_ssize_t number);
+    int one;  /* opcode after a single part */
+    int many; /* opcode after a batch that began with MARK */
+    Py_ssize_t number; /* of the next part */
+};
+
+static int save_item(struct shoal_encoder *e, PyObject *item, Py_ssize_t number)
+{
+    if (shoal__save(e, item) == 0)
+        return 0;
+    shoal__path_add(e, "[%zd]", number);
+    return -1;
+}
+
+static void tell_key(struct shoal_encoder *e, PyObject *key)
+{
+    if (PyUnicode_Check(key) || PyLong_Check(key))
+        shoal__path_add(e, "[%.200R]", key);
+    else
+        shoal__path_add(e, "[a key of type '%s']", Py_TYPE(key)->tp_name);
+}
+
+static int save_pair(struct shoal_encoder *e, PyObject *pair, Py_ssize_t number)
+{
+    (void)number;
+    if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) {
+        PyErr_SetString(PyExc_TypeError, "dict items iterator must return 2-tuples");
+        return -1;
+    }
+    if (shoal__save(e, PyTuple_GET_ITEM(pair, 0)) < 0) {
+        shoal__path_add(e, "a key of type '%s'", Py_TYPE(PyTuple_GET_ITEM(pair, 0))->tp_name);
+        return -1;
+    }
+    if (shoal__save(e, PyTuple_GET_ITEM(pair, 1)) < 0) {
+        tell_key(e, PyTuple_GET_ITEM(pair, 0));
+        return -1;
+    }
+    return 0;
+}
+
+/* Steals `part`. */
+static int save_and_drop(struct shoal_encoder *e, struct batching *how, PyObject *part)
+{
+    int result = how->save(e, part, how->number++);
+    Py_DECREF(part);
+    return result;
+}
+
+static int batch_single(struct shoal_encoder *e, struct batching *how, PyObject *iterator)
+{
+    PyObject *part;
+    while ((part = PyIter_Next(iterator)))
+        if (save_and_drop(e, how, part) < 0 || shoal__op(e, how->one) < 0)
+            return -1;
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* One batch: 1 if it was full, 0 if the iterator has ended, -1. */
+static int batch_once(struct shoal_encoder *e, struct batching *how, PyObject *iterator)
+{
+    PyObject *first = PyIter_Next(iterator);
+    if (!first)
+        return PyErr_Occurred() ? -1 : 0;
+    PyObject *next = PyIter_Next(iterator);
+    if (!next) {
+        if (PyErr_Occurred()) {
+            Py_DECREF(first);
+            return -1;
+        }
+        return save_and_drop(e, how, first) < 0 ? -1 : shoal__op(e, how->one);
+    }
+    if (shoal__op(e, OP_MARK) < 0 || how->save(e, first, how->number++) < 0) {
+        Py_DECREF(first);
+        Py_DECREF(next);
+        return -1;
+    }
+    Py_DECREF(first);
+    int n = 1;
+    while (next) {
+        if (save_and_drop(e, how, next) < 0)
+            return -1;
+        if (++n == SHOAL_BATCH_SIZE)
+            break;
+        next = PyIter_Next(iterator);
+        if (!next && PyErr_Occurred())
+            return -1;
+    }
+    return shoal__op(e, how->many) < 0 ? -1 : n == SHOAL_BATCH_SIZE;
+}
+
+static int batch_all(struct shoal_encoder *e, struct batching *how, PyObject *iterator)
+{
+    if (!e->binary)
+        return batch_single(e, how, iterator);
+    int more;
+    do
+        more = batch_once(e, how, iterator);
+    while (more > 0);
+    return more;
+}
+
+int shoal__batch_items(struct shoal_encoder *e, PyObject *iterator)
+{
+    return batch_all(e, &(struct batching){save_item, OP_APPEND, OP_APPENDS, 0}, iterator);
+}
+
+int shoal__batch_pairs(struct shoal_encoder *e, PyObject *iterator)
+{
+    return batch_all(e, &(struct batching){save_pair, OP_SETITEM, OP_SETITEMS, 0}, iterator);
+}
+
+/* ---- dict ---- */
+
+/* Key and value are held by our caller, once each. */
+static int save_held(struct shoal_encoder *e, PyObject *obj)
+{
+    if (PyUnicode_CheckExact(obj) && !e->hooks.persistent_id && shoal_sink_used(e->sink) < e->frame_end)
+        return shoal__save_held_str(e, obj, 2);
+    return shoal__save(e, obj);
+}
+
+static int save_entry(struct shoal_encoder *e, PyObject *key, PyObject *value)
+{
+    if (save_held(e, key) < 0) {
+        shoal__path_add(e, "a key of type '%s'", Py_TYPE(key)->tp_name);
+        return -1;
+    }
+    if (save_held(e, value) < 0) {
+        tell_key(e, key);
+        return -1;
+    }
+    return 0;
+}
+
+/* Up to `most` entries from *position on. The number of entries written, or -1. */
+static int save_entries(struct shoal_encoder *e, PyObject *dict, Py_ssize_t *position, int most)
+{
+    PyObject *key, *value;
+    int n = 0;
+    while (n < most && PyDict_Next(dict, position, &key, &value)) {
+        Py_INCREF(key);
+        Py_INCREF(value);
+        int result = save_entry(e, key, value);
+        Py_DECREF(key);
+        Py_DECREF(value);
+        if (result < 0)
+            return -1;
+        n++;
+    }
+    return n;
+}
+
+int shoal__batch_dict(struct shoal_encoder *e, PyObject *dict)
+{
+    Py_ssize_t position = 0, size = PyDict_GET_SIZE(dict);
+    if (size == 1) {
+        int n = save_entries(e, dict, &position, 1);
+        return n < 0 ? -1 : n == 0 ? 0 : shoal__op(e, OP_SETITEM);
+    }
+    int n;
+    do {
+        if (shoal__op(e, OP_MARK) < 0)
+            return -1;
+        n = save_entries(e, dict, &position, SHOAL_BATCH_SIZE);
+        if (n < 0 || shoal__op(e, OP_SETITEMS) < 0)
+            return -1;
+        if (PyDict_GET_SIZE(dict) != size) {
+            PyErr_SetString(PyExc_RuntimeError, "dictionary changed size during iteration");
+            return -1;
+        }
+    } while (n == SHOAL_BATCH_SIZE);
+    return 0;
+}
+
+static int save_dict_items(struct shoal_encoder *e, PyObject *dict)
+{
+    if (PyDict_GET_SIZE(dict) == 0)
+        return 0;
+    if (e->binary)
+        return shoal__batch_dict(e, dict);
+    PyObject *items = PyObject_CallMethodNoArgs(dict, e->state->names.items);
+    PyObject *iterator = items ? PyObject_GetIter(items) : NULL;
+    Py_XDECREF(items);
+    int result = iterator ? shoal__batch_pairs(e, iterator) : -1;
+    Py_XDECREF(iterator);
+    return result;
+}
+
+int shoal__save_dict(struct shoal_encoder *e, PyObject *obj)
+{
+    if (fast_enter(e, obj) < 0)
+        return fast_leave(e, obj, -1);
+    int result = shoal__empty_dict(e);
+    if (result == 0)
+        result = shoal__put(e, obj);
+    if (result == 0)
+        result = save_dict_items(e, obj);
+    return fast_leave(e, obj, result);
+}
+
+/* ---- set and frozenset ---- */
+
+/* Before protocol 4: type([items]). */
+static int save_set_by_call(struct shoal_encoder *e, PyObject *obj)
+{
+    PyObject *items = PySequence_List(obj);
+    PyObject *value = items ? Py_BuildValue("(O(O))", (PyObject *)Py_TYPE(obj), items) : NULL;
+    Py_XDECREF(items);
+    int result = value ? shoal__save_reduced(e, value, obj) : -1;
+    Py_XDECREF(value);
+    return result;
+}
+
+/* Up to `most` items from *position on. The number of items written, or -1. */
+static Py_ssize_t save_members(struct shoal_encoder *e, PyObject *set, Py_ssize_t *position, Py_ssize_t most)
+{
+    PyObject *item;
+    Py_hash_t hash;
+    Py_ssize_t n = 0;
+    while (n < most && _PySet_NextEntry(set, position, &item, &hash)) {
+        if (shoal__save_part(e, item) < 0) {
+            shoal__path_add(e, "an element of the set");
+            return -1;
+        }
+        n++;
+    }
+    return n;
+}
+
+static int batch_set(struct shoal_encoder *e, PyObject *set)
+{
+    Py_ssize_t position = 0, size = PySet_GET_SIZE(set), n;
+    do {
+        if (shoal__op(e, OP_MARK) < 0)
+            return -1;
+        n = save_members(e, set, &position, SHOAL_BATCH_SIZE);
+        if (n < 0 || shoal__op(e, OP_ADDITEMS) < 0)
+            return -1;
+        if (PySet_GET_SIZE(set) != size) {
+            PyErr_SetString(PyExc_RuntimeError, "set changed size during iteration");
+            return -1;
+        }
+    } while (n == SHOAL_BATCH_SIZE);
+    return 0;
+}
+
+int shoal__save_set(struct shoal_encoder *e, PyObject *obj)
+{
+    if (e->protocol < 4)
+        return save_set_by_call(e, obj);
+    if (shoal__op(e, OP_EMPTY_SET) < 0 || shoal__put(e, obj) < 0)
+        return -1;
+    return PySet_GET_SIZE(obj) == 0 ? 0 : batch_set(e, obj);
+}
+
+int shoal__save_frozenset(struct shoal_encoder *e, PyObject *obj)
+{
+    if (e->protocol < 4)
+        return save_set_by_call(e, obj);
+    if (shoal__op(e, OP_MARK) < 0)
+        return -1;
+    Py_ssize_t position = 0;
+    if (save_members(e, obj, &position, PY_SSIZE_T_MAX) < 0)
+        return -1;
+    int64_t index = shoal__find(e, obj);
+    if (index >= 0) /* a cycle through itself, as with tuples */
+        return shoal__op(e, OP_POP_MARK) < 0 ? -1 : shoal__get_index(e, index);
+    return shoal__op(e, OP_FROZENSET) < 0 ? -1 : shoal__put(e, obj);
+}

@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * save_function.c - functions: by reference where they can be imported, otherwise by value.
+ *
+ * A function by value is written in two steps, because it may refer to itself in any of its parts:
+ *
+ *   shoal._rebuild._function(code, globals, cells)      and from here on it is in the memo
+ *   globals[...] = ..., cells filled, attributes set
+ *
+ * `globals` is a namespace of its own. Functions of one stream that share a globals dict share one such namespace, so
+ * its first mention makes a dict, which the memo keeps under the real dict's shadow; each function adds the globals
+ * that it uses. Cells go into the memo by their identity: closures that share a cell share it after loading. Attributes
+ * are written only where they differ from what the code object and the namespace imply: the usual lambda has none.
+ * All this is plain pickle: SETITEMS, REDUCE and BUILD.
+ *
+ * In fast mode there is no memo: everything is written into the first step, and cycles have no end, as pickle says.
+ */
+#include "encoder.h"
+
+static bool is_atom(PyObject *obj)
+{
+    return obj == Py_None || PyBool_Check(obj) || PyLong_CheckExact(obj) || PyFloat_CheckExact(obj) ||
+           PyUnicode_CheckExact(obj) || PyBytes_CheckExact(obj);
+}
+
+/* ---- dict items, of any protocol, for the dict on top of the stack ---- */
+
+struct items {
+    struct shoal_encoder *e;
+    bool any;
+};
+
+/* To be called before each key. */
+static int items_next(struct items *items)
+{
+    struct shoal_encoder *e = items->e;
+    int result = 0;
+    if (e->binary && !items->any)
+        result = shoal__op(e, OP_MARK);
+    items->any = true;
+    return result;
+}
+
+static int items_key(struct items *items, PyObject *key)
+{
+    return items_next(items) < 0 ? -1 : shoal__save_constant(items->e, key);
+}
+
+static int items_value_done(struct items *items)
+{
+    return items->e->binary ? 0 : shoal__op(items->e, OP_SETITEM);
+}
+
+static int items_end(struct items *items)
+{
+    return items->e->binary && items->any ? shoal__op(items->e, OP_SETITEMS) : 0;
+}
+
+static int items_add(struct items *items, PyObject *key, PyObject *value)
+{
+    if (items_key(items, key) < 0 || shoal__save(items->e, value) < 0)
+        return -1;
+    return items_value_done(items);
+}
+
+/* ---- globals ---- */
+
+/* What a function may expect to find in any module's namespace. */
+static int seed_namespace(struct shoal_encoder *e, PyObject *globals)
+{
+    struct shoal_state_names *names = &e->state->names;
+    PyObject *const seeds[] = {names->name, names->package, names->path, names->file};
+    struct items items = {.e = e};
+    for (size_t i = 0; i < sizeof seeds / sizeof seeds[0]; i++) {
+        PyObject *value = PyDict_GetItemWithError(globals, seeds[i]); /* borrowed */
+        if (!value && PyErr_Occurred())
+            return -1;
+        if (!value || value == Py_None)
+            continue;
+        Py_INCREF(value);
+        int result = items_add(&items, seeds[i], value);
+        Py_DECREF(value);
+        if (result < 0)
+            return -1;
+    }
+    return items_end(&items);
+}
+
+/* Modules that `module` is a package of and that the code may reach through it: they must be imported as well. */
+static int save_submodules(struct shoal_encoder *e, PyObject *module, PyObject *names)
+{
+    PyObject *dict = PyModule_GetDict(module); /* borrowed */
+    if (!PyDict_GetItemWithError(dict, e->state->names.path))
+        return PyErr_Occurred() ? -1 : 0; /* no package */
+    PyObject *own = PyModule_GetNameObject(module);
+    if (!own) {
+        PyErr_Clear();
+        return 0;
+    }
+    int result = 0;
+    for (Py_ssize_t i = 0; result == 0 && i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *full = PyUnicode_FromFormat("%U.%U", own, PyTuple_GET_ITEM(names, i));
+        PyObject *found = full ? PyImport_GetModule(full) : NULL;
+        Py_XDECREF(full);
+        if (!found) {
+            result = PyErr_Occurred() ? -1 : 0;
+            continue;
+        }
+        if (PyModule_Check(found) && found != module) {
+            if (shoal__find(e, found) < 0)
+                result = shoal__save(e, found) < 0 ? -1 : shoal__op(e, OP_POP);
+            if (result == 0)
+                result = Py_EnterRecursiveCall(" while naming submodules");
+            if (result == 0) {
+                result = save_submodules(e, found, names);
+                Py_LeaveRecursiveCall();
+            }
+        }
+        Py_DECREF(found);
+    }
+    Py_DECREF(own);
+    return result;
+}
+
+static int save_one_global(struct items *items, PyObject *key, PyObject *value, PyObject *function)
+{
+    struct shoal_encoder *e = items->e;
+    if (items_add(items, key, value) < 0) {
+        shoal__path_add(e, "global %R of function '%U'", key, ((PyFunctionObject *)function)->func_name);
+        return -1;
+    }
+    return 0;
+}
+
+/* The globals that the function uses, as items of the namespace on top of the stack. */
+static int save_globals(struct shoal_encoder *e, PyObject *function, PyObject *globals, PyObject *names)
+{
+    struct items items = {.e = e};
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *key = PyTuple_GET_ITEM(names, i);
+        PyObject *value = PyDict_GetItemWithError(globals, key); /* borrowed */
+        if (!value) {
+            if (PyErr_Occurred())
+                return -1;
+            continue; /* a builtin, or not there yet */
+        }
+        Py_INCREF(value);
+        int result = save_one_global(&items, key, value, function);
+        Py_DECREF(value);
+        if (result < 0)
+            return -1;
+    }
+    return items_end(&items);
+}
+
+static int save_globals_submodules(struct shoal_encoder *e, PyObject *globals, PyObject *facts)
+{
+    PyObject *names = PyTuple_GET_ITEM(facts, CODE_GLOBALS);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *value = PyDict_GetItemWithError(globals, PyTuple_GET_ITEM(names, i)); /* borrowed */
+        if (!value || !PyModule_Check(value))
+            continue;
+        Py_INCREF(value);
+        int result = save_submodules(e, value, PyTuple_GET_ITEM(facts, CODE_NAMES));
+        Py_DECREF(value);
+        if (result < 0)
+            return -1;
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static bool has_any(PyObject *globals, PyObject *names)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++)
+        if (PyDict_Contains(globals, PyTuple_GET_ITEM(names, i)) == 1)
+            return true;
+    PyErr_Clear();
+    return false;
+}
+
+/* First step: the namespace as an object. */
+static int save_namespace(struct shoal_encoder *e, PyObject *function, PyObject *globals, PyObject *names)
+{
+    uintptr_t key = (uintptr_t)globals | SHOAL_MEMO_SHADOW;
+    int64_t index = shoal_memo_find(&e->memo, key);
+    if (index >= 0)
+        return shoal__get_index(e, index);
+    if (shoal__empty_dict(e) < 0)
+        return -1;
+    if (!e->fast && shoal__put_key(e, key) < 0)
+        return -1;
+    if (seed_namespace(e, globals) < 0)
+        return -1;
+    return e->fast ? save_globals(e, function, globals, names) : 0;
+}
+
+/* Second step: what this function uses. */
+static int fill_namespace(struct shoal_encoder *e, PyObject *function, PyObject *globals, PyObject *facts)
+{
+    PyObject *names = PyTuple_GET_ITEM(facts, CODE_GLOBALS);
+    if (e->fast || !has_any(globals, names))
+        return 0;
+    int64_t index = shoal_memo_find(&e->memo, (uintptr_t)globals | SHOAL_MEMO_SHADOW);
+    if (shoal__get_index(e, index) < 0 || save_globals(e, function, globals, names) < 0 || shoal__op(e, OP_POP) < 0)
+        return -1;
+    return save_globals_submodules(e, globals, facts);
+}
+
+/* ---- cells ---- */
+
+/* A new cell, in the memo, with its content only if that cannot lead back to it. */
+static int make_cell(struct shoal_encoder *e, PyObject *cell)
+{
+    PyObject *content = PyCell_GET(cell);
+    int n = content && (e->fast || is_atom(content));
+    if (shoal__save_rebuilder(e, REBUILD_CELL) < 0 || shoal__begin_tuple(e, n) < 0)
+        return -1;
+    if (n) {
+        Py_INCREF(content);
+        int result = shoal__save(e, content);
+        Py_DECREF(content);
+        if (result < 0)
+            return -1;
+    }
+    if (shoal__end_tuple(e, n) < 0 || shoal__op(e, OP_REDUCE) < 0)
+        return -1;
+    return shoal__put(e, cell);
+}
+
+/* fill_cell(cell, content), for a cell that is in the memo. */
+static int fill_cell(struct shoal_encoder *e, PyObject *cell)
+{
+    PyObject *content = PyCell_GET(cell);
+    if (e->fast || !content || is_atom(content))
+        return 0;
+    Py_INCREF(content);
+    int result = -1;
+    if (shoal__save_rebuilder(e, REBUILD_FILL_CELL) == 0 && shoal__begin_tuple(e, 2) == 0 &&
+        shoal__get_index(e, shoal__find(e, cell)) == 0 && shoal__save(e, content) == 0 &&
+        shoal__end_tuple(e, 2) == 0 && shoal__op(e, OP_REDUCE) == 0)
+        result = shoal__op(e, OP_POP);
+    Py_DECREF(content);
+    return result;
+}
+
+int shoal__save_cell(struct shoal_encoder *e, PyObject *cell)
+{
+    return make_cell(e, cell) < 0 ? -1 : fill_cell(e, cell);
+}
+
+static int save_closure(struct shoal_encoder *e, PyObject *closure)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(closure);
+    if (shoal__begin_tuple(e, n) < 0)
+        return -1;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *cell = PyTuple_GET_ITEM(closure, i);
+        int64_t index = shoal__find(e, cell);
+        if ((index >= 0 ? shoal__get_index(e, index) : make_cell(e, cell)) < 0)
+            return -1;
+    }
+    return shoal__end_tuple(e, n);
+}
+
+static PyObject *free_variable(PyObject *code, Py_ssize_t i)
+{
+#if PY_VERSION_HEX >= 0x030B0000
+    PyObject *names = PyCode_GetFreevars((PyCodeObject *)code);
+#else
+    PyObject *names = Py_NewRef(((PyCodeObject *)code)->co_freevars);
+#endif
+    PyObject *name = names && i < PyTuple_GET_SIZE(names) ? Py_NewRef(PyTuple_GET_ITEM(names, i)) : NULL;
+    Py_XDECREF(names);
+    return name;
+}
+
+static void tell_free_variable(struct shoal_encoder *e, PyFunctionObject *function, Py_ssize_t i)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *name = free_variable(function->func_code, i);
+    PyErr_Restore(type, value, traceback);
+    if (name)
+        shoal__path_add(e, "closure variable %R of function '%U'", name, function->func_name);
+    Py_XDECREF(name);
+}
+
+/* Fills the cells that came into the memo with this function: those with numbers from `first` up to `end`. */
+static int fill_closure(struct shoal_encoder *e, PyFunctionObject *function, int64_t first, int64_t end)
+{
+    PyObject *closure = function->func_closure;
+    for (Py_ssize_t i = 0; closure && i < PyTuple_GET_SIZE(closure); i++) {
+        int64_t index = shoal__find(e, PyTuple_GET_ITEM(closure, i));
+        if (index < first || index >= end)
+            continue;
+        if (fill_cell(e, PyTuple_GET_ITEM(closure, i)) < 0) {
+            tell_free_variable(e, function, i);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* ---- attributes ---- */
+
+static bool same_text(PyObject *a, PyObject *b)
+{
+    if (a == b)
+        return true;
+    return a && b && PyUnicode_Check(a) && PyUnicode_Check(b) && PyUnicode_Compare(a, b) == 0;
+}
+
+/* The docstring that a new function takes from its code. Borrowed. */
+static PyObject *implied_doc(PyCodeObject *code)
+{
+    if (PyTuple_GET_SIZE(code->co_consts) == 0 || !PyUnicode_Check(PyTuple_GET_ITEM(code->co_consts, 0)))
+        return Py_None;
+    return PyTuple_GET_ITEM(code->co_consts, 0);
+}
+
+static PyObject *implied_qualname(PyCodeObject *code)
+{
+#if PY_VERSION_HEX >= 0x030B0000
+    return code->co_qualname;
+#else
+    return code->co_name;
+#endif
+}
+
+static bool is_filled(PyObject *obj)
+{
+    if (!obj || obj == Py_None)
+        return false;
+    return !PyDict_CheckExact(obj) || PyDict_GET_SIZE(obj) > 0;
+}
+
+struct attribute {
+    PyObject *name;
+    PyObject *value; /* borrowed from the function, which our caller holds */
+};
+
+enum { ATTRIBUTES_MAX = 8 };
+
+/* What must be said of the function. The number of entries. */
+static int list_attributes(struct shoal_encoder *e, PyFunctionObject *f, struct attribute *out)
+{
+    struct shoal_state_names *names = &e->state->names;
+    PyCodeObject *code = (PyCodeObject *)f->func_code;
+    PyObject *module = f->func_module ? f->func_module : Py_None;
+    PyObject *implied_module = PyDict_GetItemWithError(f->func_globals, names->name); /* borrowed */
+    PyErr_Clear();
+    int n = 0;
+    if (!same_text(f->func_name, code->co_name))
+        out[n++] = (struct attribute){names->name, f->func_name};
+    if (!same_text(f->func_qualname, implied_qualname(code)))
+        out[n++] = (struct attribute){names->qualname, f->func_qualname};
+    if (!same_text(module, implied_module ? implied_module : Py_None))
+        out[n++] = (struct attribute){names->module, module};
+    if (!same_text(f->func_doc, implied_doc(code)))
+        out[n++] = (struct attribute){names->doc, f->func_doc ? f->func_doc : Py_None};
+    if (is_filled(f->func_defaults))
+        out[n++] = (struct attribute){names->defaults, f->func_defaults};
+    if (is_filled(f->func_kwdefaults))
+        out[n++] = (struct attribute){names->kwdefaults, f->func_kwdefaults};
+    PyObject *annotations = f->func_annotations ? PyFunction_GetAnnotations((PyObject *)f) : NULL; /* borrowed */
+    if (is_filled(annotations))
+        out[n++] = (struct attribute){names->annotations, annotations};
+#if PY_VERSION_HEX >= 0x030C0000
+    if (f->func_typeparams && PyTuple_Check(f->func_typeparams) && PyTuple_GET_SIZE(f->func_typeparams) > 0)
+        out[n++] = (struct attribute){names->type_params, f->func_typeparams};
+#endif
+    return n;
+}
+
+static int save_attributes(struct shoal_encoder *e, PyFunctionObject *f, const struct attribute *attributes, int n)
+{
+    struct items items = {.e = e};
+    if (shoal__empty_dict(e) < 0)
+        return -1;
+    for (int i = 0; i < n; i++) {
+        if (items_add(&items, attributes[i].name, attributes[i].value) < 0) {
+            shoal__path_add(e, "%U of function '%U'", attributes[i].name, f->func_name);
+            return -1;
+        }
+    }
+    return items_end(&items);
+}
+
+/* BUILD with (its __dict__ or None, {attribute: value}). */
+static int save_function_state(struct shoal_encoder *e, PyFunctionObject *f)
+{
+    struct attribute attributes[ATTRIBUTES_MAX];
+    int n = list_attributes(e, f, attributes);
+    bool has_dict = is_filled(f->func_dict);
+    if (n == 0 && !has_dict)
+        return PyErr_Occurred() ? -1 : 0;
+    for (int i = 0; i < n; i++)
+        Py_INCREF(attributes[i].value);
+    PyObject *dict = Py_NewRef(has_dict ? f->func_dict : Py_None);
+    int result = -1;
+    if (shoal__begin_tuple(e, 2) == 0) {
+        result = shoal__save(e, dict);
+        if (result < 0)
+            shoal__path_attribute(e);
+        else
+            result = save_attributes(e, f, attributes, n);
+    }
+    Py_DECREF(dict);
+    for (int i = 0; i < n; i++)
+        Py_DECREF(attributes[i].value);
+    if (result < 0 || shoal__end_tuple(e, 2) < 0)
+        return -1;
+    return shoal__op(e, OP_BUILD);
+}
+
+/* ---- the whole ---- */
+
+static int save_by_value(struct shoal_encoder *e, PyFunctionObject *f, PyObject *facts)
+{
+    PyObject *globals = f->func_globals, *closure = f->func_closure;
+    int n = closure ? 3 : 2;
+    if (shoal__save_rebuilder(e, REBUILD_FUNCTION) < 0 || shoal__begin_tuple(e, n) < 0 ||
+        shoal__save(e, PyTuple_GET_ITEM(facts, CODE_BYTES)) < 0 ||
+        save_namespace(e, (PyObject *)f, globals, PyTuple_GET_ITEM(facts, CODE_GLOBALS)) < 0)
+        return -1;
+    int64_t first = (int64_t)e->memo.count;
+    if (closure && save_closure(e, closure) < 0)
+        return -1;
+    int64_t end = (int64_t)e->memo.count;
+    if (shoal__end_tuple(e, n) < 0 || shoal__op(e, OP_REDUCE) < 0 || shoal__put(e, (PyObject *)f) < 0)
+        return -1;
+    if (fill_closure(e, f, first, end) < 0 || fill_namespace(e, (PyObject *)f, globals, facts) < 0)
+        return -1;
+    return save_function_state(e, f);
+}
+
+int shoal__save_function(struct shoal_encoder *e, PyObject *obj)
+{
+    int importable = shoal__is_importable(e, obj);
+    if (importable != 0)
+        return importable < 0 ? -1 : shoal__save_global(e, obj, NULL);
+    PyObject *facts = shoal__code_facts(e->state, ((PyFunctionObject *)obj)->func_code); /* borrowed from the code */
+    if (!facts)
+        return -1;
+    Py_INCREF(facts); /* user code may give the function another code meanwhile */
+    int result = save_by_value(e, (PyFunctionObject *)obj, facts);
+    Py_DECREF(facts);
+    return result;
+}
+
+int shoal__save_code(struct shoal_encoder *e, PyObject *obj)
+{
+    PyObject *facts = shoal__code_facts(e->state, obj); /* borrowed from the code, which our caller holds */
+    if (!facts || shoal__save_rebuilder(e, REBUILD_CODE) < 0 || shoal__begin_tuple(e, 1) < 0 ||
+        shoal__save(e, PyTuple_GET_ITEM(facts, CODE_BYTES)) < 0 || shoal__end_tuple(e, 1) < 0 ||
+        shoal__op(e, OP_REDUCE) < 0)
+        return -1;
+    return shoal__put(e, obj);
+}

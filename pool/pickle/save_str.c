@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * save_str.c - strings.
+ *
+ * From protocol 1 on a string is its UTF-8 form, lone surrogates included ("surrogatepass"). It is encoded straight
+ * into the sink, so that no UTF-8 copy stays with the string object; pure ASCII, which is most, is a memcpy.
+ */
+#include "encoder.h"
+
+static size_t utf8_size(int kind, const void *data, Py_ssize_t length)
+{
+    size_t size = 0;
+    for (Py_ssize_t i = 0; i < length; i++) {
+        Py_UCS4 c = PyUnicode_READ(kind, data, i);
+        size += 1 + (c >= 0x80) + (c >= 0x800) + (c >= 0x10000);
+    }
+    return size;
+}
+
+static uint8_t *utf8_write(uint8_t *at, int kind, const void *data, Py_ssize_t length)
+{
+    for (Py_ssize_t i = 0; i < length; i++) {
+        Py_UCS4 c = PyUnicode_READ(kind, data, i);
+        if (c < 0x80) {
+            *at++ = (uint8_t)c;
+        } else if (c < 0x800) {
+            *at++ = (uint8_t)(0xc0 | c >> 6);
+            *at++ = (uint8_t)(0x80 | (c & 0x3f));
+        } else if (c < 0x10000) {
+            *at++ = (uint8_t)(0xe0 | c >> 12);
+            *at++ = (uint8_t)(0x80 | (c >> 6 & 0x3f));
+            *at++ = (uint8_t)(0x80 | (c & 0x3f));
+        } else {
+            *at++ = (uint8_t)(0xf0 | c >> 18);
+            *at++ = (uint8_t)(0x80 | (c >> 12 & 0x3f));
+            *at++ = (uint8_t)(0x80 | (c >> 6 & 0x3f));
+            *at++ = (uint8_t)(0x80 | (c & 0x3f));
+        }
+    }
+    return at;
+}
+
+/* The size of the header, or 0 with an exception. */
+static size_t make_header(struct shoal_encoder *e, uint8_t *header, size_t size)
+{
+    size_t header_size;
+    if (size <= 0xff && e->protocol >= 4) {
+        header[0] = OP_SHORT_BINUNICODE;
+        header_size = 2;
+    } else if (size <= UINT32_MAX) {
+        header[0] = OP_BINUNICODE;
+        header_size = 5;
+    } else if (e->protocol >= 4) {
+        header[0] = OP_BINUNICODE8;
+        header_size = 9;
+    } else {
+        PyErr_SetString(PyExc_OverflowError,
+                        "serializing a string larger than 4 GiB requires pickle protocol 4 or higher");
+        return 0;
+    }
+    shoal__store_le(header + 1, size, (int)header_size - 1);
+    return header_size;
+}
+
+/* A frame or a file is in the way: the data are needed as an object. */
+static int save_apart(struct shoal_encoder *e, PyObject *obj, const uint8_t *header, size_t header_size)
+{
+    PyObject *encoded = PyUnicode_AsEncodedString(obj, "utf-8", "surrogatepass");
+    if (!encoded)
+        return -1;
+    int result = shoal__blob(e, header, header_size, PyBytes_AS_STRING(encoded), (size_t)PyBytes_GET_SIZE(encoded),
+                             encoded);
+    Py_DECREF(encoded);
+    return result;
+}
+
+static int save_utf8(struct shoal_encoder *e, PyObject *obj)
+{
+    Py_ssize_t length = PyUnicode_GET_LENGTH(obj);
+    int kind = (int)PyUnicode_KIND(obj);
+    const void *data = PyUnicode_DATA(obj);
+    bool ascii = PyUnicode_IS_ASCII(obj);
+    size_t size = ascii ? (size_t)length : utf8_size(kind, data, length);
+    uint8_t header[9];
+    size_t header_size = make_header(e, header, size);
+    if (header_size == 0)
+        return -1;
+    if (size >= SHOAL_FRAME_SIZE_TARGET && (e->framing || e->hooks.file_write))
+        return save_apart(e, obj, header, header_size);
+    uint8_t *at = shoal__room(e, header_size + size + 1);
+    if (!at)
+        return -1;
+    memcpy(at, header, header_size);
+    if (ascii)
+        memcpy(at + header_size, data, size);
+    else
+        utf8_write(at + header_size, kind, data, length);
+    e->sink->cursor = at + header_size + size;
+    return 0;
+}
+
+/* Protocol 0: a line of "raw-unicode-escape", in which backslash, NUL, newline, return and ^Z are escaped as well. */
+static int save_line(struct shoal_encoder *e, PyObject *obj)
+{
+    if (shoal__op(e, OP_UNICODE) < 0)
+        return -1;
+    int kind = (int)PyUnicode_KIND(obj);
+    const void *data = PyUnicode_DATA(obj);
+    Py_ssize_t length = PyUnicode_GET_LENGTH(obj);
+    for (Py_ssize_t i = 0; i < length; i++) {
+        Py_UCS4 c = PyUnicode_READ(kind, data, i);
+        int result;
+        if (c >= 0x10000)
+            result = shoal__text(e, "\\U%08x", (unsigned)c);
+        else if (c >= 0x100 || c == '\\' || c == 0 || c == '\n' || c == '\r' || c == 0x1a)
+            result = shoal__text(e, "\\u%04x", (unsigned)c);
+        else
+            result = shoal__op(e, (int)c);
+        if (result < 0)
+            return -1;
+    }
+    return shoal__op(e, '\n');
+}
+
+int shoal__save_constant(struct shoal_encoder *e, PyObject *str)
+{
+    return e->binary ? save_utf8(e, str) : save_line(e, str);
+}
+
+int shoal__save_held_str(struct shoal_encoder *e, PyObject *obj, Py_ssize_t holders)
+{
+    /* The memo holds references: what has only its holders' cannot be in it. */
+    bool lone = Py_REFCNT(obj) <= holders;
+    if (!lone) {
+        int64_t index = shoal__find(e, obj);
+        if (index >= 0)
+            return shoal__get_index(e, index);
+    }
+    Py_INCREF(obj); /* a file's write() may drop what it sits in */
+    int result = shoal__save_constant(e, obj);
+    if (result == 0 && !(lone && e->sparse))
+        result = shoal__put(e, obj);
+    Py_DECREF(obj);
+    return result;
+}
+
+int shoal__save_str(struct shoal_encoder *e, PyObject *obj)
+{
+    return shoal__save_held_str(e, obj, 1);
+}

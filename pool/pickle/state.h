@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * state.h - what the pickler and the unpickler keep per module object: imported objects, interned names, types.
+ *
+ * May use: Python.h. Used by: everything in pool/pickle, by nobody outside.
+ *
+ * The state is reached in three ways: encoders and decoders point to it; module functions get it through the module
+ * that is their `self` (shoal_pickle_state_of_function), whose own state must begin with a pointer to it, and which it
+ * must be for the functions themselves to be picklable by name; types find it through their module's attribute
+ * `_pickle_state` (shoal_pickle_state_of_type, slower: once per object made).
+ *
+ * The sections `shared`, `writer_objects` and `reader_objects` hold PyObject pointers and nothing else: traverse and
+ * clear walk them as arrays.
+ */
+#ifndef SHOAL_PICKLE_STATE_H
+#define SHOAL_PICKLE_STATE_H
+
+#include "pickle.h"
+
+#define SHOAL_PICKLE_STATE_ATTRIBUTE "_pickle_state"
+
+/* Imported once; all strong references. */
+struct shoal_state_shared {
+    PyObject *capsule; /* wraps the state itself, for the types */
+    PyObject *pickling_error;   /* _pickle.PicklingError */
+    PyObject *unpickling_error; /* _pickle.UnpicklingError */
+
+    PyObject *dispatch_table;     /* copyreg.dispatch_table */
+    PyObject *extension_registry; /* copyreg._extension_registry: (module, name) -> code */
+    PyObject *inverted_registry;  /* copyreg._inverted_registry: code -> (module, name) */
+    PyObject *extension_cache;    /* copyreg._extension_cache: code -> object */
+
+    PyObject *import_2to3; /* _compat_pickle.IMPORT_MAPPING */
+    PyObject *name_2to3;   /* _compat_pickle.NAME_MAPPING */
+    PyObject *import_3to2; /* _compat_pickle.REVERSE_IMPORT_MAPPING */
+    PyObject *name_3to2;   /* _compat_pickle.REVERSE_NAME_MAPPING */
+
+    PyObject *getattr;       /* builtins.getattr */
+    PyObject *partial;       /* functools.partial */
+    PyObject *codecs_encode; /* _codecs.encode */
+};
+
+/* Interned attribute and method names: the field is called as the name, without the outer underscores. */
+struct shoal_state_names {
+    PyObject *qualname;
+    PyObject *name;
+    PyObject *module;
+    PyObject *reduce;
+    PyObject *reduce_ex;
+    PyObject *getstate;
+    PyObject *getnewargs;
+    PyObject *getnewargs_ex;
+    PyObject *setstate;
+    PyObject *dict;
+    PyObject *class_;
+    PyObject *new_;
+    PyObject *newobj;
+    PyObject *newobj_ex;
+    PyObject *main;
+    PyObject *locals; /* "<locals>" */
+    PyObject *write;
+    PyObject *read;
+    PyObject *readinto;
+    PyObject *readline;
+    PyObject *peek;
+    PyObject *append;
+    PyObject *extend;
+    PyObject *add;
+    PyObject *items;
+    PyObject *persistent_id;
+    PyObject *persistent_load;
+    PyObject *reducer_override;
+    PyObject *dispatch_table;
+    PyObject *find_class;
+    PyObject *builtins; /* "__builtins__" */
+    PyObject *package;
+    PyObject *path;
+    PyObject *file;
+    PyObject *doc;
+    PyObject *annotations;
+    PyObject *kwdefaults;
+    PyObject *defaults;
+    PyObject *type_params;
+    PyObject *slots;
+    PyObject *weakref;
+    PyObject *orig_bases;
+    PyObject *abc_impl;
+    PyObject *initargs; /* "__getinitargs__" */
+    PyObject *contents; /* "cell_contents" */
+    PyObject *latin1;
+    PyObject *slotnames; /* "__slotnames__": copyreg's cache */
+};
+
+/* What streams name to make things again that travel by value: shoal._rebuild.<name>. */
+enum shoal_rebuilder {
+    REBUILD_FUNCTION,
+    REBUILD_CODE,
+    REBUILD_CELL,
+    REBUILD_FILL_CELL,
+    REBUILD_CLASS,
+    REBUILD_FILL_CLASS,
+    REBUILD_ENUM,
+    REBUILD_MODULE,
+    REBUILD_IMPORT,
+    REBUILD_BUILTIN_TYPE,
+    REBUILD_VIEW,
+    REBUILD_TYPE_PARAMETER,
+    REBUILD_DESCRIPTOR,
+    REBUILDER_COUNT,
+};
+
+struct shoal_state_writer {
+    PyObject *pickler_type;
+    PyObject *memo_proxy_type;
+    PyObject *newobj_function;  /* copyreg.__newobj__ */
+    PyObject *object_reduce_ex; /* object.__reduce_ex__, to see whether a type overrides it */
+    PyObject *object_reduce;    /* object.__reduce__ */
+    PyObject *object_getstate;  /* object.__getstate__ (3.11 on), or NULL */
+    PyObject *slotnames;        /* copyreg._slotnames */
+    PyObject *by_value_modules; /* set of module names registered to travel by value */
+    PyObject *builtin_types;    /* dict: type -> name in `types`, for types that cannot be imported */
+    PyObject *code_by_bytes; /* dict: marshalled code -> code, so that loading it again is a lookup */
+    PyObject *rebuild_module;               /* "shoal._rebuild" */
+    PyObject *rebuilder_names[REBUILDER_COUNT]; /* str; their addresses are also the memo's keys for them */
+    PyObject *class_record;   /* shoal._rebuild._class_record, or NULL until a class is sent by value */
+    PyObject *describe_enum;  /* shoal._rebuild._describe_enum, likewise */
+    PyObject *describe;       /* shoal._rebuild._describe, likewise */
+    PyObject *describe_parameter; /* shoal._rebuild._describe_type_parameter, likewise */
+};
+
+/* Bytecodes of the running interpreter that name globals; -1 where it has none of that name (code_facts.c). */
+struct shoal_code_opcodes {
+    int load_global;
+    int store_global;
+    int delete_global;
+    int load_name;
+    int load_from_dict_or_globals;
+    int extended_arg;
+    Py_ssize_t extra_index; /* our place in every code object's co_extra */
+};
+
+/* A class whose instances are written without asking them, as long as its version is this (save_instance.c). */
+struct shoal_plain_type {
+    PyTypeObject *type; /* compared, never followed */
+    unsigned version;   /* 0: no entry */
+};
+
+enum { SHOAL_PLAIN_TYPES = 256 };
+
+/* The unpickler's own section. */
+struct shoal_state_reader {
+    PyObject *unpickler_type;
+    PyObject *memo_proxy_type; /* of Unpickler.memo */
+};
+
+struct shoal_pickle_state {
+    struct shoal_state_shared shared;
+    struct shoal_state_names names;
+    struct shoal_state_writer writer;
+    struct shoal_state_reader reader;
+    struct shoal_code_opcodes opcodes;
+    struct shoal_plain_type plain_types[SHOAL_PLAIN_TYPES];
+    size_t last_dumps_size; /* of the last large pickle that dumps has made */
+    struct shoal_encoder *idle_encoder; /* kept between calls of dumps; NULL while one is under way */
+    struct shoal_decoder *idle_decoder; /* kept between calls of loads; NULL while one is under way */
+};
+
+/* Borrowed from the module; NULL with an exception if the type is not one of ours. */
+struct shoal_pickle_state *shoal_pickle_state_of_type(PyTypeObject *type);
+
+/* For module functions made by shoal_pickle__add_functions: `self` is the module. NULL with an exception: not ready. */
+struct shoal_pickle_state *shoal_pickle_state_of_function(PyObject *self);
+
+/* Adds each method of the NULL-terminated table to the module, with the module as its `self`. 0 or -1. */
+int shoal_pickle__add_functions(PyObject *module, PyMethodDef *methods);
+
+/* Import `attribute` of `module`: new reference or NULL. */
+PyObject *shoal_pickle__import(const char *module, const char *attribute);
+
+/* The sections' own set-up; each adds its types and functions to the module. 0 or -1. */
+int shoal_pickle__writer_init(struct shoal_pickle_state *state, PyObject *module);
+int shoal_pickle__reader_init(struct shoal_pickle_state *state, PyObject *module);
+
+#endif

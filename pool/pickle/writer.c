@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* writer.c - sets up the pickler's section of the state, its types and functions. */
+#include "pickler_type.h"
+
+static const char *const rebuilder_names[REBUILDER_COUNT] = {
+    [REBUILD_FUNCTION] = "_function",
+    [REBUILD_CODE] = "_code",
+    [REBUILD_CELL] = "_cell",
+    [REBUILD_FILL_CELL] = "_fill_cell",
+    [REBUILD_CLASS] = "_class",
+    [REBUILD_FILL_CLASS] = "_fill_class",
+    [REBUILD_ENUM] = "_enum",
+    [REBUILD_MODULE] = "_module",
+    [REBUILD_IMPORT] = "_import",
+    [REBUILD_BUILTIN_TYPE] = "_builtin_type",
+    [REBUILD_VIEW] = "_view",
+    [REBUILD_TYPE_PARAMETER] = "_type_parameter",
+    [REBUILD_DESCRIPTOR] = "_descriptor",
+};
+
+/* The types that the module `types` names and that cannot be found under their own names. */
+static int list_builtin_types(PyObject *found)
+{
+    PyObject *types = PyImport_ImportModule("types");
+    if (!types)
+        return -1;
+    PyObject *name, *value;
+    Py_ssize_t position = 0;
+    int result = 0;
+    while (result == 0 && PyDict_Next(PyModule_GetDict(types), &position, &name, &value))
+        if (PyType_CheckExact(value) && !PyDict_Contains(found, value))
+            result = PyDict_SetItem(found, value, name);
+    Py_DECREF(types);
+#if PY_VERSION_HEX >= 0x030D0000
+    /* In `types`, but not in its dict: made when it is asked for. */
+    PyObject *capsule = result == 0 ? PyUnicode_InternFromString("CapsuleType") : NULL;
+    result = capsule ? PyDict_SetItem(found, (PyObject *)&PyCapsule_Type, capsule) : -1;
+    Py_XDECREF(capsule);
+#endif
+    return result;
+}
+
+static int make_objects(struct shoal_state_writer *writer)
+{
+    writer->newobj_function = shoal_pickle__import("copyreg", "__newobj__");
+    writer->slotnames = shoal_pickle__import("copyreg", "_slotnames");
+    writer->object_reduce_ex = PyObject_GetAttrString((PyObject *)&PyBaseObject_Type, "__reduce_ex__");
+    writer->object_reduce = PyObject_GetAttrString((PyObject *)&PyBaseObject_Type, "__reduce__");
+    writer->by_value_modules = PySet_New(NULL);
+    writer->builtin_types = PyDict_New();
+    writer->code_by_bytes = PyDict_New();
+    writer->rebuild_module = PyUnicode_InternFromString("shoal._rebuild");
+    if (!writer->newobj_function || !writer->slotnames || !writer->object_reduce_ex || !writer->object_reduce ||
+        !writer->by_value_modules || !writer->builtin_types || !writer->code_by_bytes || !writer->rebuild_module)
+        return -1;
+    for (int i = 0; i < REBUILDER_COUNT; i++)
+        if (!(writer->rebuilder_names[i] = PyUnicode_InternFromString(rebuilder_names[i])))
+            return -1;
+#if PY_VERSION_HEX >= 0x030B0000
+    writer->object_getstate = PyObject_GetAttrString((PyObject *)&PyBaseObject_Type, "__getstate__");
+    if (!writer->object_getstate)
+        return -1;
+#endif
+    return list_builtin_types(writer->builtin_types);
+}
+
+int shoal_pickle__writer_init(struct shoal_pickle_state *state, PyObject *module)
+{
+    struct shoal_state_writer *writer = &state->writer;
+    if (make_objects(writer) < 0 || shoal__code_facts_init(state) < 0)
+        return -1;
+    writer->pickler_type = PyType_FromModuleAndSpec(module, &shoal__pickler_spec, NULL);
+    writer->memo_proxy_type = PyType_FromModuleAndSpec(module, &shoal__memo_proxy_spec, NULL);
+    if (!writer->pickler_type || !writer->memo_proxy_type ||
+        PyObject_SetAttrString(module, "Pickler", writer->pickler_type) < 0)
+        return -1;
+    if (shoal_pickle__add_functions(module, shoal__dump_functions) < 0)
+        return -1;
+    return shoal_pickle__add_functions(module, shoal__rebuild_functions);
+}

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`python -m shoal`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from shoal.info import as_json, as_text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m shoal", description="A process pool on shared memory.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    info = commands.add_parser("info", help="what Shoal found on this machine")
+    info.add_argument("--json", action="store_true", help="as JSON")
+    chosen = parser.parse_args(arguments)
+    print(as_json() if chosen.json else as_text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

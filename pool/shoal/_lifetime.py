@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The engine of one pool from its start to its end: what `Pool` and `ProcessPoolExecutor` have in common.
+
+A lazy call (`imap`, `Executor.map`) that nobody iterates is done all the same when the pool is joined, as it is with
+multiprocessing: so it is kept here until it has ended.
+
+Neither this object nor the engine refers to the pool. So a pool that is dropped is collected at once and its finalizer
+ends the engine; at the interpreter's exit the finalizers of those still open run.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from shoal import _ext
+from shoal._cpus import usable_cpus
+from shoal._worker import Start
+from shoal.errors import PoolTerminated
+
+# How many tasks a lazy call looks ahead: enough that no worker waits for the caller.
+TASKS_AHEAD_MIN = 128
+TASKS_AHEAD_PER_WORKER = 16
+
+
+class Owner(Protocol):
+    """A pool or executor: what a fork must reach."""
+
+    def _disown(self) -> None: ...
+
+
+class Lifetime:
+    """An engine that runs, the lazy calls that still feed it, and how both end."""
+
+    def __init__(
+        self,
+        workers: int,
+        initializer: Callable[..., object] | None,
+        initargs: Iterable[Any],
+        max_tasks: int | None,
+    ) -> None:
+        self.engine = _ext.Engine(workers, Start(initializer, initargs), max_tasks or 0)
+        self.tasks_ahead = max(TASKS_AHEAD_MIN, TASKS_AHEAD_PER_WORKER * workers)
+        self._feeding: set[_ext.Group] = set()
+        try:
+            self.engine.start()
+        except BaseException:
+            self.engine.terminate(PoolTerminated("the pool could not be started"))
+            raise
+
+    def feed(self, group: _ext.Group) -> None:
+        """Keep a lazy call until all its tasks have ended, even if nobody takes the results."""
+        self._feeding.add(group)
+        if not group.watch(self._feeding.discard):
+            self._feeding.discard(group)
+
+    def stop_feeding(self, group: _ext.Group) -> None:
+        """Forget a lazy call: nobody wants the rest."""
+        group.cancel()
+        self._feeding.discard(group)
+
+    def cancel_pending(self) -> None:
+        """Take back whatever no worker has begun."""
+        for group in list(self._feeding):
+            self.stop_feeding(group)
+        for item in self.engine.pending():
+            item.cancel()
+
+    def terminate(self, why: str) -> None:
+        """End the workers at once; what was not done ends with PoolTerminated."""
+        self._feeding.clear()
+        self.engine.terminate(PoolTerminated(why))
+
+
+def worker_count(asked: int | None, complaint: str) -> int:
+    """Return how many workers to start; `complaint` is for a number below 1."""
+    if asked is None:
+        return usable_cpus()
+    if asked < 1:
+        raise ValueError(complaint)
+    return asked
+
+
+def check_start_method(context: Any) -> None:
+    """Refuse a multiprocessing context that asks for anything but fork."""
+    if context is None:
+        return
+    method = context.get_start_method()
+    if method != "fork":
+        raise ValueError(f"Shoal's workers are forked; the start method {method!r} is not supported")
+
+
+# Every pool of this process. A forked child inherits them as objects, but their engines belong to the parent.
+_owners: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def register(owner: Owner) -> None:
+    """Have `owner._disown()` called in every child that this process forks."""
+    _owners.add(owner)
+
+
+def _disown_all() -> None:
+    for owner in list(_owners):
+        owner._disown()
+    _owners.clear()
+
+
+os.register_at_fork(after_in_child=_disown_all)

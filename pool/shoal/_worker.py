@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Starting a worker: from the parent's fork to the worker's exit.
+
+The problem: a forked child inherits everything, and most of it is not meant for it: signal handlers, buffered output,
+exit functions, a random state equal to its siblings'. It may be forked at any time and in any thread, as a replacement.
+
+What a worker gets: SIGINT without effect (the parent decides; programs that it starts get the usual one back), SIGTERM
+that ends it, standard input from /dev/null, output flushed line by line, streams of random numbers of its own, a
+`multiprocessing.current_process()` that says who it is and may have children. What it leaves with: the exit functions
+and `multiprocessing` finalizers that tasks registered, never the parent's.
+
+What it does not do: free locks that another thread of the parent held during the fork (docs/failure.md).
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import itertools
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import process, util
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from shoal.errors import encode_error
+
+if TYPE_CHECKING:
+    from shoal._ext import Engine
+
+# Kept away while the child still has the parent's handlers: an exception in there would unwind into the parent's code.
+HELD_BACK = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2}
+
+
+class Start:
+    """How a pool starts its workers: called by the engine as `start(engine, index)`, also for replacements."""
+
+    def __init__(self, initializer: Callable[..., object] | None, initargs: Iterable[Any]) -> None:
+        self._initializer = initializer
+        self._initargs = tuple(initargs)
+        # The mask of the thread that makes the pool; the one that forks a replacement may have blocked everything.
+        self._signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    def __call__(self, engine: Engine, index: int) -> int:
+        """Fork worker `index`; return its pid in the parent, and never in the child."""
+        util._flush_std_streams()  # type: ignore[attr-defined]
+        parent = process.current_process()
+        parent_pid = os.getpid()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+        try:
+            with _fork_warning():
+                pid = os.fork()
+            if pid == 0:
+                self._become_worker(engine, index, parent, parent_pid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return pid
+
+    def _become_worker(self, engine: Engine, index: int, parent: process.BaseProcess, parent_pid: int) -> None:
+        code = 1
+        try:
+            _settle_in(index, parent, parent_pid, self._signal_mask)
+            code = engine.work(index, self._set_up, encode_error)
+            _leave()
+        except BaseException:
+            with suppress(BaseException):
+                traceback.print_exc()
+        finally:
+            with suppress(BaseException):
+                util._flush_std_streams()  # type: ignore[attr-defined]
+            os._exit(code)
+
+    def _set_up(self) -> None:
+        if self._initializer is not None:
+            self._initializer(*self._initargs)
+
+
+class WorkerProcess(process.BaseProcess):
+    """What `multiprocessing.current_process()` is in a worker. Not a daemon: tasks may have processes of their own."""
+
+    def __init__(self, index: int, parent: process.BaseProcess, parent_pid: int) -> None:
+        self._name = f"ShoalWorker-{index + 1}"
+        self._identity = (*parent._identity, index + 1)
+        self._config = dict(getattr(parent, "_config", {}))
+        for of_the_parent in ("daemon", "tempdir"):
+            self._config.pop(of_the_parent, None)
+        self._parent_pid = parent_pid
+        self._parent_name = parent.name
+        self._popen = None
+        self._closed = False
+        self._target = None
+        self._args: tuple[Any, ...] = ()
+        self._kwargs: dict[str, Any] = {}
+
+
+class ParentProcess(process._ParentProcess):  # type: ignore[name-defined, misc]
+    """What `multiprocessing.parent_process()` is in a worker; the descriptor to wait on is made when asked for."""
+
+    _opened: int | None = None
+
+    @property
+    def _sentinel(self) -> int:
+        if self._opened is None:
+            self._opened = os.pidfd_open(self._pid)
+        return self._opened
+
+    @_sentinel.setter
+    def _sentinel(self, ignored: None) -> None:
+        pass
+
+
+def _settle_in(index: int, parent: process.BaseProcess, parent_pid: int, mask: Iterable[int]) -> None:
+    signal.set_wakeup_fd(-1)  # the parent's event loop is not to hear of our signals
+    signal.signal(signal.SIGINT, _ignore)
+    signal.siginterrupt(signal.SIGINT, False)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    gc.freeze()  # what was inherited is not visited by the collector, so its pages stay shared
+    _close_stdin()
+    _flush_by_line()
+    _become_current_process(index, parent, parent_pid)
+    _reseed()
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Do nothing: unlike SIG_IGN this is not inherited by a program that a task starts, so Ctrl-C still ends that."""
+
+
+def _close_stdin() -> None:
+    if sys.__stdin__ is None:  # descriptor 0 is something else
+        return
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        if null != 0:
+            os.close(null)
+        sys.stdin = open(0, encoding="utf-8", closefd=False)
+
+
+def _flush_by_line() -> None:
+    """What a task printed is seen even if its worker is killed afterwards, and lines of several workers do not mix.
+
+    Without write_through=False, an unbuffered parent (python -u) would have the end of each line written by itself.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            with suppress(OSError, ValueError):
+                reconfigure(line_buffering=True, write_through=False)
+
+
+def _become_current_process(index: int, parent: process.BaseProcess, parent_pid: int) -> None:
+    vars(process).update(
+        _current_process=WorkerProcess(index, parent, parent_pid),
+        _parent_process=ParentProcess(parent.name, parent_pid, None),
+        _process_counter=itertools.count(1),
+        _children=set(),
+    )
+    atexit._clear()
+    atexit.register(util._exit_function)  # type: ignore[attr-defined]
+    util._finalizer_registry.clear()  # type: ignore[attr-defined]
+    util._run_after_forkers()  # type: ignore[attr-defined]
+
+
+def _reseed() -> None:
+    """Give numpy's global generator a state of its own; `random` does so by itself after a fork."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def _leave() -> None:
+    """Run what tasks registered for the exit of this process, as the interpreter would."""
+    atexit._run_exitfuncs()
+
+
+@contextmanager
+def _fork_warning() -> Iterator[None]:
+    """Keep Python's warning about a fork with threads quiet where the only other threads are the engine's own.
+
+    From 3.12 on Python warns of every fork in a process with several threads. Ours hold no lock across a fork; anybody
+    else's may, and then the warning is true.
+    """
+    if sys.version_info >= (3, 12) and _only_our_threads():
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r".*multi-threaded.*fork\(\)", DeprecationWarning)
+            yield
+    else:
+        yield
+
+
+def _only_our_threads() -> bool:
+    try:
+        names = [(thread / "comm").read_text() for thread in Path("/proc/self/task").iterdir()]
+    except OSError:
+        return False
+    foreign = [name for name in names if not name.startswith(("shoal", "iou-"))]
+    return len(foreign) <= 1

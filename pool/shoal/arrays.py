@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""numpy arrays whose memory lies in the arena, so that passing one to a task or back costs a handle, not a copy.
+
+The semantics stay those of a copy: an array freezes when it is first sent (writing to it raises from then on), so that
+no task sees what the sender writes later. A view that was made of it before keeps its own flag: docs/failure.md.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+
+from shoal import _ext
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+
+def empty(
+    shape: SupportsIndex | tuple[SupportsIndex, ...] | list[SupportsIndex],
+    dtype: DTypeLike = float,
+    order: Literal["C", "F"] = "C",
+) -> NDArray[Any]:
+    """Return a new array in the arena, its values not set. It can be written until it is first sent.
+
+    Parameters
+    ----------
+    shape : int or sequence of int
+        Length in each dimension.
+    dtype : dtype
+        Type of the elements; one with objects in it is refused.
+    order : {"C", "F"}
+        Last ("C") or first ("F") index varies fastest.
+
+    Raises
+    ------
+    MemoryError
+        If the arena has no room for it.
+    TypeError
+        If the type has Python objects in it: a pointer means nothing to another process.
+    """
+    array, _ = _allocate(_numpy("empty"), shape, dtype, order)
+    return array
+
+
+def array(obj: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
+    """Return a copy of `obj` in the arena. It can be written until it is first sent."""
+    copy, _ = _copy(_numpy("array"), obj, dtype)
+    return copy
+
+
+def share(array: ArrayLike) -> NDArray[Any]:
+    """Return a read-only copy of `array` in the arena, to be read by any number of tasks. One that is shared already
+    is returned as it is.
+    """
+    np = _numpy("share")
+    if isinstance(array, np.ndarray) and not array.flags.writeable and _lies_in_arena(array):
+        shared: NDArray[Any] = array
+        return shared
+    copy, block = _copy(np, array, None)
+    if block is not None:
+        block.freeze()
+    copy.flags.writeable = False
+    return copy
+
+
+def _numpy(function: str) -> Any:
+    try:
+        import numpy
+    except ImportError as error:
+        text = f"shoal.{function}() needs numpy, which is not installed (pip install numpy)"
+        raise ImportError(text, name="numpy") from error
+    return numpy
+
+
+def _allocate(np: Any, shape: Any, dtype: DTypeLike | None, order: str) -> tuple[NDArray[Any], _ext.Block | None]:
+    kind: np.dtype[Any] = np.dtype(dtype)
+    if kind.hasobject:
+        raise TypeError(f"an array of Python objects cannot lie in shared memory (dtype {kind})")
+    if order not in ("C", "F"):
+        raise ValueError(f"order must be 'C' or 'F', not {order!r}")
+    try:
+        lengths: tuple[int, ...] = (operator.index(shape),)
+    except TypeError:
+        lengths = tuple(operator.index(length) for length in shape)
+    if min(lengths, default=0) < 0:
+        raise ValueError("negative dimensions are not allowed")
+    size_bytes = math.prod(lengths) * kind.itemsize
+    if size_bytes == 0:
+        return np.empty(lengths, kind, order), None
+    block = _ext.Block(size_bytes)
+    return np.ndarray(lengths, kind, block, order=order), block
+
+
+def _copy(np: Any, obj: ArrayLike, dtype: DTypeLike | None) -> tuple[NDArray[Any], _ext.Block | None]:
+    source = np.asarray(obj, dtype)
+    columns_first = source.flags.f_contiguous and not source.flags.c_contiguous
+    copy, block = _allocate(np, source.shape, source.dtype, "F" if columns_first else "C")
+    copy[...] = source
+    return copy, block
+
+
+def _lies_in_arena(array: Any) -> bool:
+    while array is not None:
+        if isinstance(array, _ext.Block):
+            return True
+        array = array.obj if isinstance(array, memoryview) else getattr(array, "base", None)
+    return False

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What can go wrong, and how the failure of a worker becomes an exception of the caller.
+
+A task's own exception arrives as it was raised, with the worker's traceback as its cause. The classes here are for what
+went wrong around it: the worker died, something could not travel, the pool is gone.
+"""
+
+from __future__ import annotations
+
+import pickle
+import signal
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.pool import MaybeEncodingError, RemoteTraceback  # type: ignore[attr-defined]
+from typing import Literal
+
+from shoal import _ext
+
+Stage = Literal["call", "arguments", "result", "initializer"]
+# What a worker sends in place of a result: stage, name of the exception's type, its text, the worker's traceback,
+# the exception pickled (None: it could not travel), and why not.
+Payload = tuple[Stage, str, str, str, "bytes | None", str]
+
+
+class WorkerLost(BrokenProcessPool):
+    """The worker that ran a task died. Other tasks and workers go on; the worker is replaced.
+
+    It is a BrokenProcessPool, although the pool is not broken, for those who catch that of concurrent.futures.
+
+    Attributes
+    ----------
+    worker : int
+        Index of the worker in its pool.
+    pid : int
+        Its process id.
+    signal : int or None
+        The signal that killed it; None if it exited, or if nobody could tell.
+    exit_code : int or None
+        Its exit code, if it exited.
+    what : str
+        What it was doing, and which element of a map-like call is lost.
+    """
+
+    def __init__(self, worker: int, pid: int, signal: int | None, exit_code: int | None, what: str = "") -> None:
+        super().__init__(worker, pid, signal, exit_code, what)
+        self.worker = worker
+        self.pid = pid
+        self.signal = signal
+        self.exit_code = exit_code
+        self.what = what
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            end = f"was killed by {_signal_name(self.signal)}"
+        elif self.exit_code is not None:
+            end = f"ended with exit code {self.exit_code}"
+        else:
+            end = "is gone (its exit status was collected by somebody else)"
+        what = self.what or "while it ran a task"
+        return f"worker {self.worker} (pid {self.pid}) {end}{' ' if what.startswith('while') else ': '}{what}"
+
+
+class PoolBroken(BrokenProcessPool):
+    """The pool cannot go on: its initializer failed, or its workers died as soon as they were started."""
+
+
+class PoolTerminated(RuntimeError):
+    """The pool was terminated before this task ended."""
+
+
+class RemoteError(RuntimeError):
+    """Stands for a task's exception that could not travel from the worker to the caller.
+
+    Attributes
+    ----------
+    type_name : str
+        Name of the original exception's type, with its module.
+    message : str
+        The original exception's text.
+    traceback : str
+        The worker's traceback.
+    reason : str
+        Why the exception itself could not travel.
+    """
+
+    def __init__(self, type_name: str, message: str, traceback: str, reason: str) -> None:
+        super().__init__(type_name, message, traceback, reason)
+        self.type_name = type_name
+        self.message = message
+        self.traceback = traceback
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message} (the exception itself could not be sent: {self.reason})"
+
+
+class ResultEncodingError(MaybeEncodingError, pickle.PicklingError):  # type: ignore[misc]
+    """A task's result could not be pickled. The text says which call, and where in the result the culprit sits.
+
+    Attributes
+    ----------
+    exc : str
+        The pickling error.
+    value : str
+        Whose result it was.
+    """
+
+    def __init__(self, exc: str, value: str = "") -> None:
+        pickle.PicklingError.__init__(self, exc, value)
+        self.exc = exc
+        self.value = value
+
+    def __str__(self) -> str:
+        return f"the result of {self.value or 'the task'} cannot be pickled: {self.exc}"
+
+
+class ArgumentDecodingError(pickle.UnpicklingError):
+    """A task's function or arguments could not be unpickled in the worker. The cause is what unpickling raised."""
+
+
+def encode_error(error: BaseException, stage: Stage) -> Payload:
+    """Describe an exception so that the description surely travels. Called in the worker by the engine."""
+    pickled: bytes | None = None
+    reason = ""
+    if stage != "result":
+        try:
+            pickled = _ext.dumps(error)
+            if not isinstance(_ext.loads(pickled), BaseException):
+                pickled, reason = None, "it unpickles to something that is not an exception"
+        except BaseException as problem:  # user code ran: whatever it raised, the worker goes on
+            pickled, reason = None, _one_line(problem)
+    elif isinstance(error, MemoryError):
+        # Nothing is wrong with the object, there is no room for it: the caller gets the MemoryError itself.
+        stage, pickled = "call", _ext.dumps(MemoryError(_text_of(error)))
+    return stage, _type_name(error), _text_of(error), _traceback_of(error), pickled, reason
+
+
+def task_error(payload: Payload, what: str = "") -> BaseException:
+    """Make the caller's exception from what `encode_error` returned. Called in the parent by the engine."""
+    stage, type_name, message, traceback, pickled, reason = payload
+    remote = RemoteTraceback(f'\n"""\n{traceback}"""')
+    if stage == "result":
+        return _with_cause(ResultEncodingError(f"{type_name}: {message}" if message else type_name, what), remote)
+    error: BaseException | None = None
+    if pickled is not None:
+        try:
+            loaded = _ext.loads(pickled)
+            if isinstance(loaded, BaseException):
+                error = loaded
+            else:
+                reason = "it unpickled to something that is not an exception"
+        except Exception as problem:
+            reason = f"it did not unpickle here: {_one_line(problem)}"
+    if error is None:
+        error = RemoteError(type_name, message, traceback, reason)
+    _with_cause(error, remote)
+    if stage == "arguments":
+        text = f"the arguments of {what or 'the task'} could not be unpickled in the worker: {type_name}: {message}"
+        return _with_cause(ArgumentDecodingError(text), error)
+    if stage == "initializer":
+        return _with_cause(PoolBroken(f"the initializer raised {type_name}: {message}"), error)
+    return error
+
+
+def pool_broken(reason: BaseException) -> PoolBroken:
+    """Make what every call on a broken pool raises, from the exception that broke it. Called by the engine."""
+    if isinstance(reason, PoolBroken):
+        return reason
+    broken = PoolBroken(f"the pool cannot go on: {reason}")
+    _with_cause(broken, reason)
+    return broken
+
+
+def _with_cause(error: BaseException, cause: BaseException) -> BaseException:
+    # Past the class's own __setattr__: an exception that is a frozen dataclass would refuse.
+    BaseException.__dict__["__cause__"].__set__(error, cause)
+    return error
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _type_name(error: BaseException) -> str:
+    cls = type(error)
+    return cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:
+        return "<its text could not be made>"
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{_type_name(error)}: {_text_of(error)}"
+
+
+def _traceback_of(error: BaseException) -> str:
+    import traceback
+
+    try:
+        return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except BaseException as problem:
+        return f"{_one_line(error)}\n<its traceback could not be made: {_one_line(problem)}>\n"

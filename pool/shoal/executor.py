@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`shoal.ProcessPoolExecutor`: the interface of `concurrent.futures.ProcessPoolExecutor` on Shoal's engine."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import util
+from types import TracebackType
+from typing import Any, NoReturn
+
+from shoal import _ext
+from shoal._lifetime import Lifetime, check_start_method, register, worker_count
+from shoal.future import Future
+from shoal.pool import PoolWorker
+
+OPEN, SHUT, TERMINATED, INHERITED = "open", "shut", "terminated", "inherited"
+
+
+class ProcessPoolExecutor(concurrent.futures.Executor):
+    """An executor of forked worker processes with the interface of `concurrent.futures.ProcessPoolExecutor`.
+
+    The workers start with the first call.
+
+    Parameters
+    ----------
+    max_workers : int, optional
+        Number of workers; by default as many as there are CPUs in the affinity mask and the cgroup's quota.
+    mp_context : multiprocessing context, optional
+        Accepted for compatibility; its start method must be fork.
+    initializer : callable, optional
+        Called as `initializer(*initargs)` in each worker when it starts. If it raises, the executor is broken and every
+        future ends with PoolBroken.
+    initargs : iterable
+        Arguments of the initializer. They are inherited by the fork, not pickled.
+    max_tasks_per_child : int, optional
+        A worker ends after this many tasks and is replaced.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: Any = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+    ) -> None:
+        check_start_method(mp_context)
+        self._mp_context = mp_context or multiprocessing.get_context("fork")
+        self._max_workers = worker_count(max_workers, "max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if max_tasks_per_child is not None:
+            if not isinstance(max_tasks_per_child, int):
+                raise TypeError("max_tasks_per_child must be an integer")
+            if max_tasks_per_child <= 0:
+                raise ValueError("max_tasks_per_child must be >= 1")
+        self._initializer = initializer
+        self._initargs = initargs
+        self._max_tasks_per_child = max_tasks_per_child
+        self._lock = threading.Lock()
+        self._lifetime: Lifetime | None = None
+        self._engine: _ext.Engine | None = None  # set while calls are taken
+        self._state = OPEN
+        register(self)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """Have `fn(*args, **kwargs)` computed; return its Future at once.
+
+        What goes wrong while the call is pickled arrives as the future's exception.
+        """
+        engine = self._engine
+        if engine is None:
+            engine = self._start()
+        future = Future()
+        try:
+            engine.submit(future, fn, args, kwargs or None)
+        except Exception as error:
+            self._fail(future, error)
+        return future
+
+    def map(
+        self, fn: Callable[..., Any], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[Any]:
+        """Yield `fn(*x)` for each x in `zip(*iterables)`, in order.
+
+        The input is pulled as results are taken, a bounded number of tasks ahead, so it may be endless.
+
+        Raises
+        ------
+        concurrent.futures.TimeoutError
+            From the iterator, if a result does not arrive within `timeout` seconds from this call.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if self._engine is None:
+            self._start()
+        lifetime = self._lifetime
+        assert lifetime is not None
+        group = _ext.Group()
+        group._begin(lifetime.engine, fn, zip(*iterables), chunksize, True, _ext.Group.ORDERED, lifetime.tasks_ahead)
+        lifetime.feed(group)
+        return _results(group, lifetime, deadline)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; the workers end when all that were taken are done.
+
+        Parameters
+        ----------
+        wait : bool
+            Return when the workers have ended.
+        cancel_futures : bool
+            Cancel the calls that no worker has begun.
+        """
+        with self._lock:
+            if self._state == INHERITED:
+                return
+            if self._state == OPEN:
+                self._state = SHUT
+            self._engine = None
+            lifetime = self._lifetime
+        if lifetime is None:
+            return
+        if cancel_futures:
+            lifetime.cancel_pending()
+        lifetime.engine.close()
+        if wait:
+            lifetime.engine.join()
+            self._finalizer.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._terminate("the executor was left by Ctrl-C before this task ended")
+        else:
+            self.shutdown(wait=True)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__} {self._state}, {self._max_workers} workers>"
+
+    # ---- what others look at ----
+
+    @property
+    def _processes(self) -> dict[int, PoolWorker]:
+        if self._lifetime is None:
+            return {}
+        return {pid: PoolWorker(index, pid) for index, pid in enumerate(self._lifetime.engine.pids()) if pid}
+
+    @property
+    def _broken(self) -> BaseException | bool:
+        return (self._lifetime is not None and self._lifetime.engine.broken) or False
+
+    # ---- beginning and end ----
+
+    def _start(self) -> _ext.Engine:
+        """Start the workers if nobody has; refuse if calls are not taken any more."""
+        with self._lock:
+            if self._state != OPEN:
+                self._refuse()
+            if self._lifetime is None:
+                _collect_orphans()
+                lifetime = Lifetime(self._max_workers, self._initializer, self._initargs, self._max_tasks_per_child)
+                self._finalizer = util.Finalize(self, _finish, args=(lifetime,), exitpriority=15)
+                self._lifetime = lifetime
+            self._engine = self._lifetime.engine
+            return self._engine
+
+    def _terminate(self, why: str) -> None:
+        with self._lock:
+            self._state = TERMINATED
+            self._engine = None
+        if self._lifetime is not None:
+            self._lifetime.terminate(why)
+            self._finalizer.cancel()
+
+    def _refuse(self) -> NoReturn:
+        if self._state == INHERITED:
+            raise RuntimeError("this executor belongs to the process that this one was forked from")
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _fail(self, future: Future, error: Exception) -> None:
+        """Deliver what went wrong while a call was being sent through its future, unless the executor is at fault."""
+        broken = self._broken
+        if isinstance(broken, BaseException):
+            raise broken
+        if self._state != OPEN:  # shut down by another thread meanwhile
+            self._refuse()
+        future._settle(False, error)
+
+    def _disown(self) -> None:
+        self._state = INHERITED
+        self._engine = None
+        self._lock = threading.Lock()  # another thread may have held it when the process forked
+
+
+def _results(group: _ext.Group, lifetime: Lifetime, deadline: float | None) -> Iterator[Any]:
+    try:
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                value = [group.next(left)]
+            except StopIteration:
+                return
+            except multiprocessing.TimeoutError:
+                raise concurrent.futures.TimeoutError from None
+            yield value.pop()  # the one who gets it is the only one who holds it
+    finally:
+        # Closed early, or an element raised: nobody takes the rest.
+        lifetime.stop_feeding(group)
+
+
+# Engines whose executor was dropped while calls were under way: they go on until those are done.
+_orphans: set[Lifetime] = set()
+
+
+def _finish(lifetime: Lifetime) -> None:
+    """The executor was dropped, or the interpreter exits: let what was submitted end, as concurrent.futures does."""
+    lifetime.engine.close()
+    if util.is_exiting():
+        _end_for_good(lifetime)
+        return
+    _orphans.add(lifetime)
+    _collect_orphans()
+
+
+def _collect_orphans() -> None:
+    """Free what those left whose calls are done by now."""
+    _orphans.difference_update([orphan for orphan in list(_orphans) if orphan.engine.join(0)])
+
+
+def _end_for_good(lifetime: Lifetime) -> None:
+    interrupted = issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt)
+    try:
+        if not interrupted:
+            lifetime.engine.join()
+            return
+    except KeyboardInterrupt:
+        pass
+    lifetime.terminate("the interpreter exited before this task ended")
+
+
+def _finish_orphans() -> None:
+    while _orphans:
+        _end_for_good(_orphans.pop())
+
+
+util.Finalize(None, _finish_orphans, exitpriority=14)

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * fuzz_decode.c - a libFuzzer target for the unpickler.
+ *
+ * Promises: whatever the bytes are, decoding ends with an object or with an exception; it reads nothing outside of
+ * them, leaves nothing on the decoder's stack and the collector switched on as it was.
+ *
+ * The first byte of an input chooses how the rest is read: from memory (as the engine does it), or from a file. A
+ * stream may name only the harmless classes of fuzz_world.py, otherwise the fuzzer would soon find os.system.
+ *
+ * Build and run: tests/fuzz/run (see there). PYTHONMALLOC=malloc, so that AddressSanitizer sees each object.
+ */
+#include "../../pool/pickle/decoder.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    FROM_FILE = 1,
+    KEEP_BYTES = 2,
+    WITH_BUFFERS = 4,
+    CHECK_EVERY = 1024, /* collecting takes longer than decoding */
+};
+
+struct world {
+    PyObject *module;    /* stands for shoal._ext */
+    PyObject *unpickler; /* has find_class and persistent_load */
+    PyObject *make_file;
+    struct shoal_pickle_state *state;
+    struct shoal_decoder *decoder;
+    unsigned count;
+};
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void require(int condition, const char *what)
+{
+    if (condition)
+        return;
+    fprintf(stderr, "fuzz_decode: broken: %s\n", what);
+    if (PyErr_Occurred())
+        PyErr_Print();
+    abort();
+}
+
+static PyObject *give_buffer(void *context, Py_ssize_t index)
+{
+    struct world *world = context;
+    if (index < 4)
+        return PyByteArray_FromStringAndSize("buffer", 6);
+    PyErr_SetString(world->state->shared.unpickling_error, "not enough out-of-band buffers");
+    return NULL;
+}
+
+static struct world *make_world(void)
+{
+    struct world *world = calloc(1, sizeof(*world));
+    require(world != NULL, "no memory");
+    Py_InitializeEx(0);
+    world->module = PyModule_New("shoal._ext");
+    require(world->module != NULL, "no module");
+    require(shoal_pickle_state_init(world->module, &world->state) == 0, "the state");
+    const char *directory = getenv("SHOAL_FUZZ_DIRECTORY");
+    require(directory != NULL, "SHOAL_FUZZ_DIRECTORY must say where fuzz_world.py is");
+    PyObject *path = PySys_GetObject("path");
+    PyObject *entry = PyUnicode_FromString(directory);
+    require(entry != NULL && PyList_Append(path, entry) == 0, "sys.path");
+    Py_DECREF(entry);
+    PyObject *helpers = PyImport_ImportModule("fuzz_world");
+    require(helpers != NULL, "fuzz_world.py");
+    world->unpickler = PyObject_GetAttrString(helpers, "WORLD");
+    world->make_file = PyObject_GetAttrString(helpers, "make_file");
+    require(world->unpickler != NULL && world->make_file != NULL, "what fuzz_world.py offers");
+    Py_DECREF(helpers);
+    world->decoder = shoal_decoder_new(world->state);
+    require(world->decoder != NULL, "no decoder");
+    world->decoder->unpickler = world->unpickler;
+    world->decoder->custom_find_class = true;
+    return world;
+}
+
+static PyObject *decode_memory(struct world *world, const uint8_t *data, size_t size, unsigned flags)
+{
+    /* A copy of its exact size: one byte too far is then an error that is seen. */
+    uint8_t *copy = malloc(size + (size == 0));
+    require(copy != NULL, "no memory");
+    memcpy(copy, data, size);
+    size_t used = 0;
+    world->decoder->keep_bytes = (flags & KEEP_BYTES) != 0;
+    PyObject *value =
+        shoal_decode(world->decoder, copy, size, flags & WITH_BUFFERS ? give_buffer : NULL, world, &used);
+    require(value == NULL || used <= size, "more used than there was");
+    free(copy);
+    return value;
+}
+
+static PyObject *decode_file(struct world *world, const uint8_t *data, size_t size)
+{
+    PyObject *file = PyObject_CallFunction(world->make_file, "y#", (const char *)data, (Py_ssize_t)size);
+    struct shoal_decoder *decoder = shoal_decoder_new(world->state);
+    require(file != NULL && decoder != NULL, "no file");
+    require(shoal__source_open(decoder, file) == 0, "the file's methods");
+    decoder->unpickler = world->unpickler;
+    decoder->custom_find_class = true;
+    PyObject *value = shoal__decoder_load(decoder);
+    require(decoder->top == decoder->base, "something is left on the stack");
+    shoal_decoder_free(decoder);
+    Py_DECREF(file);
+    return value;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct world *world;
+    if (world == NULL)
+        world = make_world();
+    if (size == 0)
+        return 0;
+    unsigned flags = data[0];
+    PyObject *value =
+        flags & FROM_FILE ? decode_file(world, data + 1, size - 1) : decode_memory(world, data + 1, size - 1, flags);
+    require((value == NULL) == (PyErr_Occurred() != NULL), "an exception or an object, not both, not neither");
+    if (value == NULL)
+        require(!PyErr_ExceptionMatches(PyExc_SystemError), "SystemError: the interpreter was misused");
+    PyErr_Clear();
+    Py_XDECREF(value);
+    require(world->decoder->top == world->decoder->base, "something is left on the stack");
+    require(world->decoder->memo.used == 0, "something is left in the memo");
+    require(PyGC_IsEnabled(), "the collector stayed off");
+    if (++world->count % CHECK_EVERY == 0)
+        PyGC_Collect();
+    return 0;
+}

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Turn corpus.txt into one file per seed: make_seeds.py CORPUS DIRECTORY."""
+
+import ast
+import pathlib
+import sys
+
+
+def read_corpus(path):
+    """Yield (name, bytes) of each line `name: bytes literal`."""
+    for line in pathlib.Path(path).read_text(encoding="ascii").splitlines():
+        if line and not line.startswith("#"):
+            name, literal = line.split(": ", 1)
+            yield name, ast.literal_eval(literal)
+
+
+def main():
+    corpus, directory = sys.argv[1], pathlib.Path(sys.argv[2])
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, data in read_corpus(corpus):
+        (directory / name).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()

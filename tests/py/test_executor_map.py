@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`map` of `shoal.ProcessPoolExecutor`: results in order, input taken as far as it is wanted."""
+
+import concurrent.futures
+import gc
+import itertools
+import os
+import signal
+import time
+import weakref
+
+import pytest
+
+import shoal
+from tasks import TIMEOUT, add, fail_on_three, square
+
+pytestmark = pytest.mark.leakcheck
+
+
+class Thing:
+    def __init__(self, number):
+        self.number = number
+
+
+@pytest.mark.parametrize("chunksize", [1, 3, 1000])
+def test_map_yields_in_order(executor, chunksize):
+    assert list(executor.map(square, range(100), chunksize=chunksize)) == [x * x for x in range(100)]
+
+
+def test_map_takes_several_iterables_and_stops_at_the_shortest(executor):
+    assert list(executor.map(add, [1, 2, 3], [10, 20])) == [11, 22]
+    assert list(executor.map(add)) == []
+
+
+def test_map_raises_in_its_place_and_ends(executor):
+    results = executor.map(fail_on_three, range(10))
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="no 3"):
+        next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+def test_map_keeps_no_reference_to_what_it_gave(executor):
+    for result in executor.map(Thing, range(5)):
+        reference = weakref.ref(result)
+        del result
+        gc.collect()
+        assert reference() is None
+
+
+def test_map_takes_endless_input(executor):
+    assert list(itertools.islice(executor.map(square, itertools.count()), 500)) == [x * x for x in range(500)]
+
+
+def test_map_begins_before_anybody_asks_for_a_result(executor, tmp_path):
+    results = executor.map(lambda path: path.touch(), [tmp_path / "begun"])
+    deadline = time.monotonic() + TIMEOUT
+    while not (tmp_path / "begun").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert list(results) == [None]
+
+
+def test_map_gives_up_at_its_timeout(executor):
+    results = executor.map(time.sleep, [0, 30], timeout=0.5)
+    assert next(results) is None
+    with pytest.raises(concurrent.futures.TimeoutError):
+        next(results)
+    for pid in executor._processes:
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("chunksize", [0, -1])
+def test_map_refuses_a_chunksize_below_one(executor, chunksize):
+    with pytest.raises(ValueError, match="chunksize must be >= 1"):
+        executor.map(square, [1], chunksize=chunksize)
+
+
+def test_the_rest_of_a_map_may_be_taken_after_shutdown():
+    with shoal.ProcessPoolExecutor(2) as executor:
+        results = executor.map(square, iter(range(1000)))
+    assert list(results) == [x * x for x in range(1000)]
+
+
+def test_a_map_that_was_left_early_does_not_hold_up_the_shutdown():
+    with shoal.ProcessPoolExecutor(2) as executor:
+        for value in executor.map(square, itertools.count()):
+            if value > 100:
+                break
