@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What one reads: a line per row while it is measured, and the same as JSON."""
+
+import json
+import pathlib
+import platform
+import statistics
+import sys
+import time
+
+import frame
+
+SCALES = {"ns": 1e9, "us": 1e6, "ms": 1e3}
+NOISY_SHARE = 0.10  # above this part of the machine's CPU time used by others, a line is marked
+
+OF_A_SIDE = ("median", "mean", "CPU")
+HEADINGS = ("row", "unit", *OF_A_SIDE, *OF_A_SIDE, "faster by", "min..max", "of means", "others")
+WIDTHS = (28, 4, 9, 9, 9, 9, 9, 9, 9, 15, 9, 7)
+
+
+def number(value: float | None) -> str:
+    """Three digits that count."""
+    if value is None:
+        return "-"
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def times(ratio: float) -> str:
+    return f"{number(ratio)} x"
+
+
+def columns(words) -> str:
+    first, *rest = zip(words, WIDTHS, strict=True)
+    name, width = first
+    begin = f"{name:<{width}}" if len(name) <= width else f"{name}\n{'':{width}}"  # a long name has a line of its own
+    return begin + "".join(f" {word:>{width}}" for word, width in rest)
+
+
+def heading() -> str:
+    sides = f"{'':33}{'ours':-^30}{'theirs':-^30}"
+    return f"{sides}\n{columns(HEADINGS)}"
+
+
+def side_words(result: frame.Result, side: str) -> list[str]:
+    if side not in result.samples:
+        return ["", "", ""]
+    scale = SCALES[result.row.unit]
+    seconds, cpu = result.seconds(side), result.cpu_per_operation(side)
+    figures = [statistics.median(seconds), statistics.fmean(seconds), cpu]
+    return [number(figure if figure is None else figure * scale) for figure in figures]
+
+
+def line(result: frame.Result) -> str:
+    name = result.row.name
+    if result.skipped:
+        return f"{name:<28}  skipped: {result.skipped}"
+    if result.failed:
+        return f"{name:<28}  FAILED: {result.failed}"
+    ratio_words = ["", "", ""]
+    if result.row.theirs:
+        ratios = result.ratios()
+        spread = f"{number(min(ratios))}..{number(max(ratios))}"
+        ratio_words = [times(statistics.median(ratios)), spread, times(result.ratio_of_means())]
+    others = f"{result.foreign_share:.0%}" + ("!" if result.foreign_share > NOISY_SHARE else " ")
+    sides = side_words(result, frame.OURS) + side_words(result, frame.THEIRS)
+    return columns([name, result.row.unit, *sides, *ratio_words, others]).rstrip()
+
+
+LEGEND = f"""
+Time of one operation: median and mean of the rounds; CPU: CPU time of one operation, of all processes of that side.
+faster by: median, over the pairs of rounds, of theirs / ours, with the least and the greatest; of means: mean time of
+theirs / mean time of ours. others: the part of the machine's CPU time that other processes used while the row ran
+(over {NOISY_SHARE:.0%} is marked with !)."""
+
+
+def write_json(path: pathlib.Path, results: list[frame.Result]) -> None:
+    about = {
+        "python": sys.version.split()[0],
+        "system": platform.platform(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "rows": [result.as_dict() for result in results],
+    }
+    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The frame of the benchmarks: its turns, its arithmetic, what it does with rows that break; and every row once."""
+
+import contextlib
+import json
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+BENCH = pathlib.Path(__file__).resolve().parents[2] / "bench"
+sys.path.insert(0, str(BENCH))
+
+import frame  # noqa: E402
+import machine  # noqa: E402
+import report  # noqa: E402
+import rows  # noqa: E402
+import rows_pickle  # noqa: E402
+import run  # noqa: E402
+import side  # noqa: E402
+
+
+def fake_row(theirs=True, **fields):
+    return frame.Row("fake", ours=frame.no_set_up, theirs=frame.no_set_up if theirs else None, **fields)
+
+
+class FakeSides:
+    """Sides that give canned samples and note what happens in which order."""
+
+    def __init__(self, seconds, cpu_seconds=1.0, operations=1):
+        self.log = []
+        self.samples = {
+            name: iter([frame.Sample(each, cpu_seconds, operations) for each in given])
+            for name, given in seconds.items()
+        }
+
+    @contextlib.contextmanager
+    def open(self, row, name, round_seconds):
+        self.log.append(f"open {name}")
+        try:
+            yield FakeSide(self, name)
+        finally:
+            self.log.append(f"close {name}")
+
+
+class FakeSide:
+    def __init__(self, sides, name):
+        self.sides, self.name = sides, name
+
+    def prepare(self):
+        self.sides.log.append(f"prepare {self.name}")
+
+    def run_round(self):
+        self.sides.log.append(self.name)
+        return next(self.sides.samples[self.name])
+
+
+# ---- Turns and arithmetic
+
+
+def test_sides_take_turns_round_by_round():
+    sides = FakeSides({"ours": [1, 1, 1], "theirs": [2, 2, 2]})
+    frame.measure(fake_row(), 3, 0.1, sides.open)
+    assert sides.log == [
+        "open ours", "open theirs", "prepare ours", "prepare theirs",
+        "ours", "theirs", "ours", "theirs", "ours", "theirs",
+        "close theirs", "close ours",
+    ]  # fmt: skip
+
+
+def test_ratio_is_taken_within_each_pair_of_rounds():
+    sides = FakeSides({"ours": [1.0, 2.0, 4.0], "theirs": [10.0, 6.0, 4.0]})
+    result = frame.measure(fake_row(), 3, 0.1, sides.open)
+    assert result.ratios() == [10.0, 3.0, 1.0]
+    assert result.as_dict()["ratio"] == {"median": 3.0, "min": 1.0, "max": 10.0, "of_means": 20 / 7}
+
+
+def test_mean_shows_the_rare_slow_round_that_the_median_hides():
+    sides = FakeSides({"ours": [1.0, 1.0, 10.0], "theirs": [20.0, 20.0, 20.0]})
+    result = frame.measure(fake_row(), 3, 0.1, sides.open)
+    assert result.as_dict()["ours"]["median_seconds"] == 1.0
+    assert result.as_dict()["ours"]["mean_seconds"] == 4.0
+    assert result.ratio_of_means() == 5.0
+
+
+def test_cpu_time_is_per_operation_over_all_rounds():
+    sides = FakeSides({"ours": [1.0, 1.0], "theirs": [1.0, 1.0]}, cpu_seconds=3.0, operations=4)
+    result = frame.measure(fake_row(), 2, 0.1, sides.open)
+    assert result.cpu_per_operation("ours") == 6.0 / 8
+
+
+def test_row_without_peer_is_shown_alone():
+    sides = FakeSides({"ours": [1e-6, 3e-6]})
+    result = frame.measure(fake_row(theirs=False), 2, 0.1, sides.open)
+    assert "theirs" not in result.as_dict() and "ratio" not in result.as_dict()
+    assert report.line(result).split()[:4] == ["fake", "us", "2.00", "2.00"]
+
+
+def test_line_shows_both_sides_in_the_unit_of_the_row():
+    sides = FakeSides({"ours": [2e-3, 2e-3], "theirs": [10e-3, 30e-3]}, cpu_seconds=4e-3)
+    words = report.line(frame.measure(fake_row(unit="ms"), 2, 0.1, sides.open)).split()
+    assert words[:8] == ["fake", "ms", "2.00", "2.00", "4.00", "20.0", "20.0", "4.00"]
+    assert words[8:13] == ["10.0", "x", "5.00..15.0", "10.0", "x"]
+
+
+def test_long_name_has_a_line_of_its_own_and_keeps_the_columns():
+    sides = FakeSides({"ours": [1e-6]})
+    result = frame.measure(fake_row(theirs=False), 1, 0.1, sides.open)
+    short = report.line(result)
+    result.row = frame.Row("native/a-name-that-is-longer-than-its-column", ours=frame.no_set_up)
+    name, figures = report.line(result).split("\n")
+    assert name == result.row.name
+    assert figures.index("us") == short.index("us")
+
+
+class FakeClock:
+    def __init__(self, monkeypatch, seconds_per_call):
+        self.now, self.seconds_per_call, self.calls = 0.0, seconds_per_call, []
+        monkeypatch.setattr(frame.time, "perf_counter", lambda: self.now)
+
+    def run(self, count):
+        self.calls.append(count)
+        self.now += count * self.seconds_per_call
+
+
+@pytest.mark.parametrize("seconds_per_call", [1e-6, 3e-5, 1e-3, 0.02])
+def test_calls_of_a_round_fill_its_time(monkeypatch, seconds_per_call):
+    clock = FakeClock(monkeypatch, seconds_per_call)
+    calls = frame.calls_per_round(fake_row(), 0.1, clock.run)
+    assert 0.09 <= calls * seconds_per_call <= 0.41
+    assert calls in (clock.calls[-1], round(clock.calls[-1] * 0.1 / (clock.calls[-1] * seconds_per_call)))
+
+
+def test_round_has_at_least_the_calls_of_the_row(monkeypatch):
+    clock = FakeClock(monkeypatch, 1.0)
+    assert frame.calls_per_round(fake_row(calls=7), 0.1, clock.run) == 7
+
+
+def test_each_calls_exactly_as_often_as_told():
+    seen = []
+    frame.each(seen.append, "x")(5)
+    assert seen == ["x"] * 5
+
+
+# ---- Rows that break
+
+
+def test_skipped_row_says_why():
+    @contextlib.contextmanager
+    def refuse(row, name, round_seconds):
+        raise frame.SkipRow("needs a unicorn")
+        yield
+
+    result = frame.measure(fake_row(), 1, 0.1, refuse)
+    assert result.as_dict() == {"name": "fake", "peer": "", "skipped": "needs a unicorn"}
+    assert report.line(result).endswith("skipped: needs a unicorn")
+
+
+def test_failing_round_fails_its_row_only_and_closes_both_sides():
+    sides = FakeSides({"ours": [1.0], "theirs": []})
+    result = frame.measure(fake_row(), 1, 0.1, sides.open)
+    assert "StopIteration" in result.failed
+    assert sides.log[-2:] == ["close theirs", "close ours"]
+    assert "FAILED" in report.line(result)
+
+
+def side_process(code):
+    command = [sys.executable, "-c", code]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def test_side_that_dies_is_reported_with_its_status():
+    with side_process("import os; os.kill(os.getpid(), 9)") as process, pytest.raises(ChildProcessError, match="-9"):
+        side.SideProcess("ours", process).prepare()
+
+
+def test_side_that_hangs_is_given_up(monkeypatch):
+    monkeypatch.setattr(side, "PATIENCE_SECONDS", 0.01)
+    with side_process("input(); input()") as process:
+        with pytest.raises(TimeoutError, match="ours: no answer"):
+            side.SideProcess("ours", process).prepare()
+        process.kill()
+
+
+def test_side_that_is_interrupted_leaves_no_process():
+    row = rows.all_rows().rows["dumps/lambda"]
+    with pytest.raises(KeyboardInterrupt), side.open_side(row, "theirs", 0.001) as opened:
+        raise KeyboardInterrupt
+    assert opened.process.returncode == -9
+    assert opened.process.pid not in machine.descendants(os.getpid())
+
+
+def test_error_of_a_side_arrives():
+    with side_process("""print('{"failed": "ours: ValueError: no"}')""") as process:
+        with pytest.raises(RuntimeError, match="ours: ValueError: no"):
+            side.SideProcess("ours", process).prepare()
+
+
+def test_side_that_refuses_skips_the_row():
+    with side_process("""print('{"skipped": "needs numpy"}')""") as process:
+        with pytest.raises(frame.SkipRow, match="needs numpy"):
+            side.SideProcess("ours", process).prepare()
+
+
+# ---- Choosing rows
+
+
+def test_name_chooses_the_row_and_those_under_it():
+    registry = frame.Registry()
+    for name in ("echo/1", "echo/64", "echoes", "map"):
+        registry.add(name, ours=frame.no_set_up)
+    assert [row.name for row in registry.choose(["echo"])] == ["echo/1", "echo/64"]
+    assert [row.name for row in registry.choose(["map", "echo/1"])] == ["echo/1", "map"]
+    assert len(registry.choose([])) == 4
+    with pytest.raises(SystemExit, match="no row is called ech;"):
+        registry.choose(["ech"])
+
+
+def test_two_rows_of_one_name_are_refused():
+    registry = frame.Registry()
+    registry.add("echo", ours=frame.no_set_up)
+    with pytest.raises(ValueError, match="two rows are called echo"):
+        registry.add("echo", ours=frame.no_set_up)
+
+
+def test_list_names_every_row(capsys):
+    assert run.main(["--list"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert listed == list(rows.all_rows().rows)
+
+
+# ---- Programs of their own
+
+
+def program(tmp_path, body):
+    path = tmp_path / "ring"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return frame.Program("native/ring", lambda name: tmp_path / name)
+
+
+def test_program_gives_a_row_for_each_line_that_it_prints(tmp_path):
+    body = 'echo "# a remark"; echo "row=ring_push ns=12.5"; echo "row=pop ns=8 extra=1"'
+    results = frame.measure_program(program(tmp_path, body), 3)
+    assert [result.row.name for result in results] == ["native/ring/push", "native/ring/pop"]
+    assert results[0].seconds("ours") == pytest.approx([12.5e-9] * 3)
+    assert report.line(results[1]).split()[:4] == ["native/ring/pop", "ns", "8.00", "8.00"]
+    json.dumps([result.as_dict() for result in results], allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [("echo broken >&2; exit 3", "status 3: broken"), ("true", "printed no row"), ("echo row=a", "KeyError")],
+)
+def test_program_that_breaks_fails_its_row(tmp_path, body, reason):
+    (result,) = frame.measure_program(program(tmp_path, body), 1)
+    assert reason in result.failed
+
+
+def test_program_that_is_not_built_is_skipped(tmp_path, monkeypatch):
+    import rows_native
+
+    monkeypatch.setenv("SHOAL_BENCH_PROGRAMS", str(tmp_path))
+    (result,) = frame.measure_program(frame.Program("native/ring", rows_native.find), 1)
+    assert "make bench-programs" in result.skipped
+
+
+def test_programs_are_found_where_the_environment_says(tmp_path, monkeypatch):
+    import rows_native
+
+    program(tmp_path, "true")
+    monkeypatch.setenv("SHOAL_BENCH_PROGRAMS", str(tmp_path))
+    assert rows_native.find("ring") == tmp_path / "ring"
+
+
+# ---- The machine
+
+BURN = "import time\nwhile time.process_time() < 0.2: pass\nprint('done', flush=True)\ninput()"
+
+
+def test_cpu_time_of_the_tree_counts_children_that_live_and_that_have_ended():
+    before = machine.tree_cpu_seconds([])
+    child = subprocess.Popen([sys.executable, "-c", BURN], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with child:
+        assert child.stdout.readline() == b"done\n"
+        tree = machine.descendants(os.getpid())
+        assert child.pid in tree
+        assert machine.tree_cpu_seconds(tree) - before >= 0.2
+        child.communicate(b"\n")
+    assert machine.tree_cpu_seconds([]) - before >= 0.2
+
+
+def test_foreign_share_is_what_was_busy_without_us(monkeypatch):
+    def give(name, *values):
+        given = iter(values)
+        monkeypatch.setattr(machine, name, lambda *_: next(given))
+
+    give("busy_cpu_seconds", 100.0, 103.0)
+    give("tree_cpu_seconds", 1.0, 3.0)
+    monkeypatch.setattr(machine.time, "monotonic", iter([10.0, 11.0]).__next__)
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 4)
+    assert machine.ForeignShare().measure() == (3.0 - 2.0) / (1.0 * 4)
+
+
+PLACED = """
+import multiprocessing, os, sys
+sys.path.insert(0, sys.argv[1])
+import machine
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    machine.place(sys.argv[2])
+    parent = os.sched_getaffinity(0)
+    workers = [os.sched_getaffinity(worker.pid) for worker in pool._pool]
+    threads = [os.sched_getaffinity(int(thread)) for thread in os.listdir("/proc/self/task")]
+    print([parent, workers, threads])
+"""
+
+
+def affinities(placement):
+    command = [sys.executable, "-c", PLACED, str(BENCH), placement]
+    return eval(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_free_placement_pins_nobody():
+    parent, workers, _ = affinities("free")
+    assert parent == os.sched_getaffinity(0)
+    assert workers == [parent, parent]
+
+
+def test_one_core_takes_all_processes_and_threads():
+    parent, workers, threads = affinities("one core")
+    assert len(parent) == 1
+    assert all(cpus == parent for cpus in workers + threads)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_two_cores_part_the_parent_from_the_workers():
+    parent, workers, threads = affinities("two cores")
+    assert len(parent) == 1 and all(cpus == parent for cpus in threads)
+    assert all(len(cpus) == 1 and cpus != parent for cpus in workers)
+
+
+def test_quiet_machine_is_awaited_only_so_long():
+    assert 0.0 <= machine.wait_until_quiet(limit=-1.0, patience_seconds=0.0, look_seconds=0.01) <= 1.0
+
+
+# ---- The rows
+
+
+@pytest.mark.parametrize("codec", [rows_pickle.shoal_codec, rows_pickle.cloudpickle_codec])
+@pytest.mark.parametrize("name", list(rows_pickle.BY_VALUE))
+def test_functions_and_classes_really_travel_by_value_on_both_sides(codec, name):
+    """A process that has none of our modules can load them with plain pickle."""
+    if codec is rows_pickle.cloudpickle_codec:
+        pytest.importorskip("cloudpickle")
+    stream = codec()[0](rows_pickle.by_value(name), 5)
+    assert pickle.loads(stream) is not None
+    load = "import pickle, sys; print(pickle.load(sys.stdin.buffer).__name__)"
+    done = subprocess.run([sys.executable, "-c", load], input=stream, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().strip() == rows_pickle.by_value(name).__name__
+
+
+# The same code as the smaller ones, and gigabytes of memory.
+TOO_LARGE = ("echo/256-MiB", "plus-one/256-MiB")
+
+
+@pytest.mark.parametrize("name", [name for name in rows.all_rows().rows if name not in TOO_LARGE])
+def test_row_can_be_measured(name, tmp_path, capsys):
+    status = run.main([name, "--quick", "--rounds", "1", "--json", str(tmp_path / "figures.json")])
+    shown = capsys.readouterr().out
+    assert status == 0, shown
+    for row in json.loads((tmp_path / "figures.json").read_text())["rows"]:
+        if "skipped" in row:
+            pytest.skip(row["skipped"])
+        assert row["name"] in shown
+        assert all(row[name]["mean_seconds"] > 0 for name in ("ours", "theirs") if name in row)
+        assert ("ratio" in row) == bool(row["peer"])
