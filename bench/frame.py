@@ -30,13 +30,30 @@ import machine
 OURS, THEIRS = "ours", "theirs"
 PROGRAM_SECONDS = 120.0  # a program that runs for longer hangs
 
-# A set-up: a context manager that gives a function which does n calls.
+# A set-up: a context manager that gives a function which does n calls. What it returns is nothing, or the Span that
+# counts, if it does more than what is to be measured (makes a new argument for each call).
 Rounds = Callable[[int], object]
 SetUp = Callable[[], AbstractContextManager[Rounds]]
 
 
 class SkipRow(Exception):
     """Raised by a set-up where this row cannot be measured, with the reason."""
+
+
+@dataclasses.dataclass
+class Span:
+    """Parts of a round, added up: `with span: ...`."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of this process
+
+    def __enter__(self) -> None:
+        self.cpu_seconds -= time.process_time()
+        self.seconds -= time.perf_counter()
+
+    def __exit__(self, *_) -> None:
+        self.seconds += time.perf_counter()
+        self.cpu_seconds += time.process_time()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +70,10 @@ class Row:
     placement: str = "free"  # see machine.place
     rounds: int = 20
     round_seconds: float = 0.1
+    processes: int = 1  # of each side, one after the other, among which the rounds are divided
+    group: str = ""  # for --group
+    goal: float | None = None  # ours is to be so many times faster
+    family: str = ""  # rows whose geometric mean is shown at the end
 
     def sides(self) -> tuple[str, ...]:
         return (OURS, THEIRS) if self.theirs else (OURS,)
@@ -65,6 +86,7 @@ class Program:
     name: str
     find: Callable[[str], pathlib.Path]  # from the last part of the name
     rounds: int = 5
+    group: str = "native"
 
 
 class Registry:
@@ -72,6 +94,7 @@ class Registry:
 
     def __init__(self):
         self.rows: dict[str, Row | Program] = {}
+        self.family_goals: dict[str, float] = {}
 
     def add(self, name: str, **fields) -> None:
         self.insert(Row(name, **fields))
@@ -84,12 +107,19 @@ class Registry:
             raise ValueError(f"two rows are called {row.name}")
         self.rows[row.name] = row
 
-    def choose(self, names: list[str]) -> list[Row | Program]:
-        """The rows that are called, or lie under, one of `names`; all of them if it is empty."""
+    def choose(self, names: list[str], group: str | None = None) -> list[Row | Program]:
+        """The rows that are called, or lie under, one of `names`; all of them if it is empty. Of `group`, if given."""
         for name in names:
             if not any(is_under(row, name) for row in self.rows):
                 raise SystemExit(f"no row is called {name}; --list shows them")
-        return [row for row in self.rows.values() if not names or any(is_under(row.name, name) for name in names)]
+        groups = {row.group for row in self.rows.values()}
+        if group is not None and group not in groups:
+            raise SystemExit(f"no group is called {group}, but {', '.join(sorted(groups))}")
+        return [
+            row
+            for row in self.rows.values()
+            if (group is None or row.group == group) and (not names or any(is_under(row.name, name) for name in names))
+        ]
 
 
 def is_under(row_name: str, name: str) -> bool:
@@ -103,6 +133,7 @@ class Sample:
     seconds: float  # per operation
     cpu_seconds: float | None  # of the side's process tree, for the whole round; None: not known
     operations: int
+    process: int = 0  # which of the side's processes it was
 
 
 class Side(Protocol):
@@ -136,6 +167,18 @@ class Result:
     def ratio_of_means(self) -> float:
         return statistics.fmean(self.seconds(THEIRS)) / statistics.fmean(self.seconds(OURS))
 
+    def ratio(self) -> float:
+        return statistics.median(self.ratios())
+
+    def has_ratio(self) -> bool:
+        return self.row.theirs is not None and not self.skipped and not self.failed
+
+    def reaches_goal(self) -> bool | None:
+        """None: there is none, or nothing was measured."""
+        if self.row.goal is None or not self.has_ratio():
+            return None
+        return self.ratio() >= self.row.goal
+
     def cpu_per_operation(self, side: str) -> float | None:
         samples = self.samples[side]
         if any(sample.cpu_seconds is None for sample in samples):
@@ -159,27 +202,33 @@ class Result:
         if self.row.theirs:
             ratios = self.ratios()
             given["ratio"] = {
-                "median": statistics.median(ratios),
+                "median": self.ratio(),
                 "min": min(ratios),
                 "max": max(ratios),
                 "of_means": self.ratio_of_means(),
             }
+            if self.row.goal is not None:
+                given["ratio"]["goal"] = self.row.goal
         return given
 
 
 def measure(row: Row, rounds: int, round_seconds: float, open_side: OpenSide) -> Result:
     """Run `rounds` rounds of each side, in turns."""
     result = Result(row, {side: [] for side in row.sides()})
+    foreign_shares = []
+    processes = min(row.processes, rounds)
     try:
-        with contextlib.ExitStack() as stack:
-            sides = {name: stack.enter_context(open_side(row, name, round_seconds)) for name in row.sides()}
-            for side in sides.values():
-                side.prepare()
-            foreign = machine.ForeignShare()
-            for _ in range(rounds):
-                for name, side in sides.items():
-                    result.samples[name].append(side.run_round())
-            result.foreign_share = foreign.measure()
+        for process in range(processes):
+            with contextlib.ExitStack() as stack:
+                sides = {name: stack.enter_context(open_side(row, name, round_seconds)) for name in row.sides()}
+                for side in sides.values():
+                    side.prepare()
+                foreign = machine.ForeignShare()
+                for _ in range(rounds * process // processes, rounds * (process + 1) // processes):
+                    for name, side in sides.items():
+                        result.samples[name].append(dataclasses.replace(side.run_round(), process=process))
+                foreign_shares.append(foreign.measure())
+        result.foreign_share = statistics.fmean(foreign_shares)
     except SkipRow as reason:
         result.skipped = str(reason)
     except Exception as error:  # a row that breaks must not take the others along
@@ -226,14 +275,20 @@ def no_set_up() -> AbstractContextManager[Rounds]:
     raise SkipRow("measured by a program of its own")
 
 
+def timed(run: Rounds, calls: int) -> float:
+    """Seconds of what counts in a round."""
+    begin = time.perf_counter()
+    span = run(calls)
+    elapsed = time.perf_counter() - begin
+    return span.seconds if isinstance(span, Span) else elapsed
+
+
 def calls_per_round(row: Row, round_seconds: float, run: Rounds) -> int:
     """Find by trying how many calls fill a round. Warms everything up, too."""
     calls = row.calls
     run(calls)
     while True:
-        begin = time.perf_counter()
-        run(calls)
-        elapsed = time.perf_counter() - begin
+        elapsed = timed(run, calls)
         if elapsed >= round_seconds:
             return calls
         if elapsed >= round_seconds / 4:
@@ -247,6 +302,22 @@ def each(call: Callable, *args) -> Rounds:
     def run(count: int) -> None:
         for _ in range(count):
             call(*args)
+
+    return run
+
+
+def each_new(make: Callable, call: Callable, *args, at_once: int = 100) -> Rounds:
+    """A round that is `call(make(), *args)` n times. Making the arguments, and freeing them, does not count."""
+
+    def run(count: int) -> Span:
+        span = Span()
+        while count > 0:
+            values = [make() for _ in range(min(count, at_once))]
+            count -= len(values)
+            with span:
+                for value in values:
+                    call(value, *args)
+        return span
 
     return run
 

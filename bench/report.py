@@ -14,8 +14,8 @@ SCALES = {"ns": 1e9, "us": 1e6, "ms": 1e3}
 NOISY_SHARE = 0.10  # above this part of the machine's CPU time used by others, a line is marked
 
 OF_A_SIDE = ("median", "mean", "CPU")
-HEADINGS = ("row", "unit", *OF_A_SIDE, *OF_A_SIDE, "faster by", "min..max", "of means", "others")
-WIDTHS = (28, 4, 9, 9, 9, 9, 9, 9, 9, 15, 9, 7)
+HEADINGS = ("row", "unit", *OF_A_SIDE, *OF_A_SIDE, "faster by", "goal", "min..max", "of means", "others")
+WIDTHS = (32, 4, 9, 9, 9, 9, 9, 9, 9, 8, 15, 9, 7)
 
 
 def number(value: float | None) -> str:
@@ -39,7 +39,7 @@ def columns(words) -> str:
 
 
 def heading() -> str:
-    sides = f"{'':33}{'ours':-^30}{'theirs':-^30}"
+    sides = f"{'':{WIDTHS[0] + 5}}{'ours':-^30}{'theirs':-^30}"
     return f"{sides}\n{columns(HEADINGS)}"
 
 
@@ -52,27 +52,54 @@ def side_words(result: frame.Result, side: str) -> list[str]:
     return [number(figure if figure is None else figure * scale) for figure in figures]
 
 
+def goal_word(result: frame.Result) -> str:
+    reached = result.reaches_goal()
+    return "" if reached is None else f"{result.row.goal:g} x" + ("  " if reached else " <")
+
+
 def line(result: frame.Result) -> str:
     name = result.row.name
     if result.skipped:
-        return f"{name:<28}  skipped: {result.skipped}"
+        return f"{name:<{WIDTHS[0]}}  skipped: {result.skipped}"
     if result.failed:
-        return f"{name:<28}  FAILED: {result.failed}"
-    ratio_words = ["", "", ""]
+        return f"{name:<{WIDTHS[0]}}  FAILED: {result.failed}"
+    ratio_words = ["", "", "", ""]
     if result.row.theirs:
         ratios = result.ratios()
         spread = f"{number(min(ratios))}..{number(max(ratios))}"
-        ratio_words = [times(statistics.median(ratios)), spread, times(result.ratio_of_means())]
+        ratio_words = [times(result.ratio()), goal_word(result), spread, times(result.ratio_of_means())]
     others = f"{result.foreign_share:.0%}" + ("!" if result.foreign_share > NOISY_SHARE else " ")
     sides = side_words(result, frame.OURS) + side_words(result, frame.THEIRS)
     return columns([name, result.row.unit, *sides, *ratio_words, others]).rstrip()
 
 
+def means(results: list[frame.Result], goals: dict[str, float]) -> list[str]:
+    """A line for each family of which at least two rows were measured: the geometric mean of their ratios."""
+    lines = []
+    for family, goal in goals.items():
+        ratios = [result.ratio() for result in results if result.row.family == family and result.has_ratio()]
+        if len(ratios) > 1:
+            mean = statistics.geometric_mean(ratios)
+            verdict = "reached" if mean >= goal else "MISSED"
+            lines.append(f"{family}: geometric mean of {len(ratios)} rows {times(mean)}, goal {goal:g} x, {verdict}")
+    return lines
+
+
+def verdict(results: list[frame.Result]) -> list[str]:
+    """How many rows reach their goals, and which do not."""
+    rated = [result for result in results if result.reaches_goal() is not None]
+    if not rated:
+        return []
+    missed = [result for result in rated if not result.reaches_goal()]
+    lines = [f"{len(rated) - len(missed)} of {len(rated)} rows reach their goal"]
+    return lines + [f"  missed: {each.row.name}, {times(each.ratio())} of {each.row.goal:g} x" for each in missed]
+
+
 LEGEND = f"""
 Time of one operation: median and mean of the rounds; CPU: CPU time of one operation, of all processes of that side.
 faster by: median, over the pairs of rounds, of theirs / ours, with the least and the greatest; of means: mean time of
-theirs / mean time of ours. others: the part of the machine's CPU time that other processes used while the row ran
-(over {NOISY_SHARE:.0%} is marked with !)."""
+theirs / mean time of ours. goal: what `faster by` is to be at least; < where it is not. others: the part of the
+machine's CPU time that other processes used while the row ran (over {NOISY_SHARE:.0%} is marked with !)."""
 
 
 def write_json(path: pathlib.Path, results: list[frame.Result]) -> None:

@@ -2,14 +2,18 @@
 """All rows, in the order in which they are shown."""
 
 import frame
+import rows_arrays
+import rows_by_value
 import rows_native
-import rows_pickle
+import rows_plain
 import rows_pool
 
 
 def all_rows() -> frame.Registry:
     registry = frame.Registry()
     rows_pool.add_to(registry)
-    rows_pickle.add_to(registry)
+    rows_plain.add_to(registry)
+    rows_by_value.add_to(registry)
+    rows_arrays.add_to(registry)
     rows_native.add_to(registry)
     return registry

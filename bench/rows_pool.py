@@ -116,7 +116,7 @@ def add_to(registry: frame.Registry) -> None:
     def compare(name, makers, work, *args, **fields):
         ours, theirs, peer = makers
         set_ups = [functools.partial(using, maker, work, *args) for maker in (ours, theirs)]
-        registry.add(name, ours=set_ups[0], theirs=set_ups[1], peer=peer, **fields)
+        registry.add(name, ours=set_ups[0], theirs=set_ups[1], peer=peer, group="pool", **fields)
 
     for name, placement in (("free", "free"), ("one-core", "one core"), ("two-cores", "two cores")):
         compare(f"apply/{name}", POOLS, apply_calls, calls=500, placement=placement, rounds=40)

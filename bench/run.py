@@ -5,6 +5,7 @@ import argparse
 import pathlib
 import sys
 
+import as_pyperf
 import frame
 import machine
 import report
@@ -17,10 +18,17 @@ QUICK_ROUNDS, QUICK_ROUND_SECONDS = 2, 0.005
 def parse_arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="a row, or the first part of its name; default: all")
+    parser.add_argument("--group", help="only rows of this group: pickle, pool or native")
     parser.add_argument("--list", action="store_true", help="show the names of the rows")
     parser.add_argument("--rounds", type=int, help="of each side; default: as each row says")
     parser.add_argument("--quick", action="store_true", help="two short rounds: shows that it works, not how fast")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write every round and all figures to FILE")
+    parser.add_argument(
+        "--pyperf",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="write DIR/ours.json and DIR/theirs.json, as pyperf reads them",
+    )
     parser.add_argument(
         "--patience", type=float, default=20.0, metavar="SECONDS", help="to wait for a quiet machine before each row"
     )
@@ -42,10 +50,11 @@ def measure(row: frame.Row | frame.Program, options: argparse.Namespace) -> list
 
 def main(words: list[str] | None = None) -> int:
     options = parse_arguments(words)
-    chosen = rows.all_rows().choose(options.names)
+    registry = rows.all_rows()
+    chosen = registry.choose(options.names, options.group)
     if options.list:
         for row in chosen:
-            print(f"{row.name:<28}  {getattr(row, 'peer', '')}".rstrip())
+            print(f"{row.name:<32}  {getattr(row, 'peer', '')}".rstrip())
         return 0
     print(report.heading(), flush=True)
     results = []
@@ -54,8 +63,11 @@ def main(words: list[str] | None = None) -> int:
             results.append(result)
             print(report.line(result), flush=True)
     print(report.LEGEND)
+    print(*report.means(results, registry.family_goals), *report.verdict(results), sep="\n")
     if options.json:
         report.write_json(options.json, results)
+    if options.pyperf:
+        as_pyperf.write(options.pyperf, results)
     return 1 if any(result.failed for result in results) else 0
 
 

@@ -101,9 +101,11 @@ def run_round(row: frame.Row, run: frame.Rounds, calls: int) -> dict:
     tree = machine.descendants(os.getpid())
     cpu_begin = machine.tree_cpu_seconds(tree)
     begin = time.perf_counter()
-    run(calls)
+    span = run(calls)
     elapsed = time.perf_counter() - begin
     cpu_seconds = machine.tree_cpu_seconds(tree) - cpu_begin
+    if isinstance(span, frame.Span):
+        elapsed, cpu_seconds = span.seconds, span.cpu_seconds
     operations = calls * row.operations
     return {"seconds": elapsed / operations, "cpu_seconds": cpu_seconds, "operations": operations}
 
