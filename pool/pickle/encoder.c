@@ -70,6 +70,7 @@ int shoal__encoder_run(struct shoal_encoder *encoder, PyObject *obj)
 {
     encoder->path_mode = PATH_UNDECIDED;
     encoder->fast_depth = 0;
+    encoder->maker = NULL;
     if (encoder->protocol >= 2) {
         const uint8_t header[] = {OP_PROTO, (uint8_t)encoder->protocol};
         if (shoal__raw(encoder, header, sizeof header) < 0)

@@ -21,6 +21,7 @@ struct shoal_encoder_hooks {
     PyObject *persistent_id;    /* callable(obj) -> id or None */
     PyObject *reducer_override; /* callable(obj) -> reduce value or NotImplemented */
     PyObject *dispatch_table;   /* mapping type -> reducer, instead of copyreg's */
+    PyObject *dispatch_maps;    /* if that is a ChainMap: its maps, a list; owned by whoever sets the hooks */
     PyObject *buffer_callback;  /* callable(PickleBuffer) -> true: in band */
     PyObject *file_write;       /* callable(bytes): closed frames are written as they come */
     PyObject *reducers;         /* dict type -> reducer that goes before copyreg's */
@@ -47,6 +48,8 @@ struct shoal_encoder {
 
     size_t frame_start; /* offset of the open frame's header; only while framing */
     size_t frame_end;   /* offset at which it is to be closed; SIZE_MAX when not framing */
+
+    PyObject *maker; /* compared, never followed: what the value of a reducer for functions or classes calls */
 
     unsigned fast_depth;
     PyObject *fast_seen; /* dict of ids on the way down, beyond a certain depth of fast mode */
@@ -150,6 +153,13 @@ int shoal__batch_dict(struct shoal_encoder *e, PyObject *dict);           /* SET
 int shoal__save_reduced(struct shoal_encoder *e, PyObject *value, PyObject *obj); /* value: a tuple; obj may be NULL */
 int shoal__save_by_reduce(struct shoal_encoder *e, PyObject *obj);        /* dispatch table, __reduce_ex__, ... */
 int shoal__save_any_reduce(struct shoal_encoder *e, PyObject *value, PyObject *obj); /* a str or a tuple */
+/* New reference to the reducer that is registered for the type; NULL without an exception if there is none. */
+PyObject *shoal__find_reducer(struct shoal_encoder *e, PyObject *type);
+/* The same, in the pickler's own table only and not in copyreg's. */
+PyObject *shoal__find_own_reducer(struct shoal_encoder *e, PyObject *type);
+/* table: borrowed, may be NULL. Sets hooks->dispatch_maps to a new reference or NULL. 0 or -1. */
+int shoal__set_dispatch_table(struct shoal_encoder_hooks *hooks, const struct shoal_pickle_state *state,
+                              PyObject *table);
 int shoal__save_global(struct shoal_encoder *e, PyObject *obj, PyObject *name); /* name NULL: its own */
 int shoal__save_type(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_function(struct shoal_encoder *e, PyObject *obj);

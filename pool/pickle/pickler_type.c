@@ -103,6 +103,26 @@ static void pickler_dealloc(PyObject *object)
 #define LOOKUP_ATTRIBUTE _PyObject_LookupAttr
 #endif
 
+/*
+ * For a class whose heirs end their reducer_override with super()'s. No method of Pickler itself, which would hide one
+ * that comes later among the bases. As a builtin function it does not bind: the pickler is not among its arguments if
+ * it is called on one, and is if somebody calls the class's.
+ */
+static PyObject *reducer_override(PyObject *Py_UNUSED(self), PyObject *const *Py_UNUSED(args), Py_ssize_t n)
+{
+    if (n >= 1 && n <= 2)
+        return Py_NewRef(Py_NotImplemented);
+    PyErr_Format(PyExc_TypeError, "reducer_override() takes one object (%zd given)", n);
+    return NULL;
+}
+
+PyMethodDef shoal__pickler_functions[] = {
+    {"reducer_override", (PyCFunction)(void (*)(void))reducer_override, METH_FASTCALL,
+     "reducer_override(obj)\n--\n\n"
+     "For subclasses to override: what __reduce__ would say of obj, or NotImplemented to write it as usual."},
+    {NULL, NULL, 0, NULL},
+};
+
 /* The hook that a subclass or the instance brings, NULL if there is none. New reference. 0 or -1. */
 static int find_persistent_id(struct shoal_pickler *self, PyObject **ret_hook)
 {
@@ -120,16 +140,44 @@ static int find_persistent_id(struct shoal_pickler *self, PyObject **ret_hook)
     return 0;
 }
 
+/* Likewise. That of shoal.cloudpickle's Pickler answers NotImplemented, always. */
+static int find_reducer_override(struct shoal_pickler *self, PyObject **ret_hook)
+{
+    *ret_hook = NULL;
+    if (Py_IS_TYPE(self, (PyTypeObject *)self->encoder.state->writer.pickler_type))
+        return 0; /* it has no __dict__ */
+    if (LOOKUP_ATTRIBUTE((PyObject *)self, self->encoder.state->names.reducer_override, ret_hook) < 0)
+        return -1;
+    if (*ret_hook && PyCFunction_Check(*ret_hook) &&
+        PyCFunction_GET_FUNCTION(*ret_hook) == (PyCFunction)(void (*)(void))reducer_override)
+        Py_CLEAR(*ret_hook);
+    return 0;
+}
+
+/*
+ * Set on the instance, or an attribute of a class. A subclass with a table in its class hides our member; what somebody
+ * has set through the member itself (loky does, as pickle wants it) still goes before the class's.
+ */
+static int find_dispatch_table(struct shoal_pickler *self, PyObject **ret_table)
+{
+    PyObject *name = self->encoder.state->names.dispatch_table;
+    if (LOOKUP_ATTRIBUTE((PyObject *)self, name, ret_table) < 0)
+        return -1;
+    if (self->dispatch_table && *ret_table && *ret_table == _PyType_Lookup(Py_TYPE(self), name))
+        Py_SETREF(*ret_table, Py_NewRef(self->dispatch_table));
+    return 0;
+}
+
 static int run_dump(struct shoal_pickler *self, PyObject *obj)
 {
     struct shoal_encoder *encoder = &self->encoder;
-    struct shoal_state_names *names = &encoder->state->names;
     struct shoal_encoder_hooks hooks = {.file_write = Py_NewRef(self->write),
                                         .buffer_callback = Py_XNewRef(self->buffer_callback)};
     int result = -1;
     if (find_persistent_id(self, &hooks.persistent_id) < 0 ||
-        LOOKUP_ATTRIBUTE((PyObject *)self, names->reducer_override, &hooks.reducer_override) < 0 ||
-        LOOKUP_ATTRIBUTE((PyObject *)self, names->dispatch_table, &hooks.dispatch_table) < 0)
+        find_reducer_override(self, &hooks.reducer_override) < 0 ||
+        find_dispatch_table(self, &hooks.dispatch_table) < 0 ||
+        shoal__set_dispatch_table(&hooks, encoder->state, hooks.dispatch_table) < 0)
         goto out;
     shoal_heap_sink_rewind(&self->heap);
     encoder->sink = &self->heap.sink;
@@ -143,6 +191,7 @@ out:
     Py_XDECREF(hooks.persistent_id);
     Py_XDECREF(hooks.reducer_override);
     Py_XDECREF(hooks.dispatch_table);
+    Py_XDECREF(hooks.dispatch_maps);
     Py_XDECREF(hooks.buffer_callback);
     Py_DECREF(hooks.file_write);
     return result;

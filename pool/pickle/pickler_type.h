@@ -18,6 +18,7 @@ struct shoal_pickler {
 
 extern PyType_Spec shoal__pickler_spec;
 extern PyType_Spec shoal__memo_proxy_spec;
+extern PyMethodDef shoal__pickler_functions[]; /* pickler_type.c */
 extern PyMethodDef shoal__dump_functions[];    /* dumps.c */
 extern PyMethodDef shoal__rebuild_functions[]; /* rebuild.c */
 

@@ -62,6 +62,28 @@ static int save_builtin(struct shoal_encoder *e, PyObject *obj, PyTypeObject *ty
     return result < 0 ? -1 : 1;
 }
 
+/*
+ * pickle asks no table about plain functions and classes. One of the pickler's own is asked here, since who enters
+ * these types there means it; but not about what the reducer itself names to make the object again, which would have
+ * no end. 1: written; 0: not in there; -1.
+ */
+static int save_by_own_reducer(struct shoal_encoder *e, PyObject *obj, PyTypeObject *type)
+{
+    PyObject *reducer = obj == e->maker ? NULL : shoal__find_own_reducer(e, (PyObject *)type);
+    if (!reducer)
+        return PyErr_Occurred() ? -1 : 0;
+    PyObject *value = PyObject_CallOneArg(reducer, obj);
+    Py_DECREF(reducer);
+    if (!value)
+        return -1;
+    PyObject *outer = e->maker;
+    e->maker = PyTuple_Check(value) && PyTuple_GET_SIZE(value) > 0 ? PyTuple_GET_ITEM(value, 0) : NULL;
+    int result = shoal__save_any_reduce(e, value, obj);
+    e->maker = outer;
+    Py_DECREF(value);
+    return result < 0 ? -1 : 1;
+}
+
 static int save_other(struct shoal_encoder *e, PyObject *obj, PyTypeObject *type)
 {
     if (e->hooks.reducer_override) {
@@ -74,6 +96,11 @@ static int save_other(struct shoal_encoder *e, PyObject *obj, PyTypeObject *type
             return result;
         }
         Py_DECREF(value);
+    }
+    if (e->hooks.dispatch_table && (type == &PyType_Type || type == &PyFunction_Type)) {
+        int done = save_by_own_reducer(e, obj, type);
+        if (done != 0)
+            return done < 0 ? -1 : 0;
     }
     if (type == &PyType_Type)
         return shoal__save_type(e, obj);

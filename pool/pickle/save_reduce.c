@@ -242,23 +242,6 @@ int shoal__save_any_reduce(struct shoal_encoder *e, PyObject *value, PyObject *o
     return shoal__save_reduced(e, value, obj);
 }
 
-/* New reference to the reducer registered for the type; NULL without an exception if there is none. */
-static PyObject *find_reducer(struct shoal_encoder *e, PyObject *type)
-{
-    if (e->hooks.dispatch_table) {
-        PyObject *found = PyObject_GetItem(e->hooks.dispatch_table, type);
-        if (!found && PyErr_ExceptionMatches(PyExc_KeyError))
-            PyErr_Clear();
-        return found;
-    }
-    if (e->hooks.reducers) {
-        PyObject *found = PyDict_GetItemWithError(e->hooks.reducers, type);
-        if (found || PyErr_Occurred())
-            return Py_XNewRef(found);
-    }
-    return Py_XNewRef(PyDict_GetItemWithError(e->state->shared.dispatch_table, type));
-}
-
 /* What the object's own methods say: new reference, or NULL with an exception. */
 static PyObject *reduce_itself(struct shoal_encoder *e, PyObject *obj)
 {
@@ -288,7 +271,7 @@ int shoal__save_by_reduce(struct shoal_encoder *e, PyObject *obj)
 {
     PyTypeObject *type = Py_TYPE(obj);
     PyObject *value;
-    PyObject *reducer = find_reducer(e, (PyObject *)type);
+    PyObject *reducer = shoal__find_reducer(e, (PyObject *)type);
     if (reducer) {
         value = PyObject_CallOneArg(reducer, obj);
         Py_DECREF(reducer);

@@ -37,6 +37,7 @@ static int shared_init(struct shoal_state_shared *shared)
         {&shared->getattr, "builtins", "getattr"},
         {&shared->partial, "functools", "partial"},
         {&shared->codecs_encode, "_codecs", "encode"},
+        {&shared->chain_map, "collections", "ChainMap"},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
         if (import_into(wanted[i].object, wanted[i].module, wanted[i].attribute) < 0)

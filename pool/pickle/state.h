@@ -38,6 +38,7 @@ struct shoal_state_shared {
     PyObject *getattr;       /* builtins.getattr */
     PyObject *partial;       /* functools.partial */
     PyObject *codecs_encode; /* _codecs.encode */
+    PyObject *chain_map;     /* collections.ChainMap */
 };
 
 /* Interned attribute and method names: the field is called as the name, without the outer underscores. */

@@ -72,9 +72,11 @@ int shoal_pickle__writer_init(struct shoal_pickle_state *state, PyObject *module
     writer->pickler_type = PyType_FromModuleAndSpec(module, &shoal__pickler_spec, NULL);
     writer->memo_proxy_type = PyType_FromModuleAndSpec(module, &shoal__memo_proxy_spec, NULL);
     if (!writer->pickler_type || !writer->memo_proxy_type ||
-        PyObject_SetAttrString(module, "Pickler", writer->pickler_type) < 0)
+        PyObject_SetAttrString(module, "Pickler", writer->pickler_type) < 0 ||
+        PyObject_SetAttrString(module, "_by_value_modules", writer->by_value_modules) < 0)
         return -1;
-    if (shoal_pickle__add_functions(module, shoal__dump_functions) < 0)
+    if (shoal_pickle__add_functions(module, shoal__dump_functions) < 0 ||
+        shoal_pickle__add_functions(module, shoal__pickler_functions) < 0)
         return -1;
     return shoal_pickle__add_functions(module, shoal__rebuild_functions);
 }

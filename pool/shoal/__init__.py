@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from multiprocessing.reduction import ForkingPickler
 
-from shoal import _ext
+from shoal import _ext, cloudpickle
+from shoal._by_value import list_registry_pickle_by_value, register_pickle_by_value, unregister_pickle_by_value
 from shoal._cpus import usable_cpus
 from shoal._ext import (
     Pickler,
@@ -57,13 +58,17 @@ __all__ = [
     "WorkerLost",
     "__version__",
     "array",
+    "cloudpickle",
     "dump",
     "dumps",
     "empty",
     "in_worker",
+    "list_registry_pickle_by_value",
     "load",
     "loads",
+    "register_pickle_by_value",
     "share",
+    "unregister_pickle_by_value",
     "usable_cpus",
 ]
 

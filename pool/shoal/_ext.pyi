@@ -124,6 +124,8 @@ class _Reader(Protocol):
     def read(self, size: int, /) -> bytes: ...
     def readline(self) -> bytes: ...
 
+_by_value_modules: set[str]
+
 class Pickler:
     bin: bool
     fast: bool
@@ -155,6 +157,7 @@ class Unpickler:
     def find_class(self, module_name: str, global_name: str, /) -> Any: ...
     def persistent_load(self, pid: Any, /) -> Any: ...
 
+def reducer_override(*args: Any) -> Any: ...
 def dump(
     obj: Any,
     file: _Writer,

@@ -104,7 +104,7 @@ def test_everything_in_the_extension_has_a_docstring(name):
                 assert inspect.getdoc(value), f"{name}.{method}"
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py*")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py*")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_file_says_its_licence(path):
     if path.suffix in (".py", ".pyi"):
         assert path.read_text().startswith("# SPDX-License-Identifier: BSD-3-Clause\n")
@@ -115,7 +115,7 @@ def test_the_package_is_typed():
     assert STUB.exists()
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_module_can_be_imported_and_has_a_docstring(path):
-    if path.stem != "__init__":
-        assert importlib.import_module(f"shoal.{path.stem}").__doc__
+    name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    assert importlib.import_module(name.removesuffix(".__init__")).__doc__
