@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * fuzz_decode.c - a libFuzzer target for the unpickler.
+ * fuzz_decode.c - a libFuzzer target for the unpickler and for what its streams call.
  *
  * Promises: whatever the bytes are, decoding ends with an object or with an exception; it reads nothing outside of
- * them, leaves nothing on the decoder's stack and the collector switched on as it was.
+ * them, leaves nothing on the decoder's stack and the collector switched on as it was. What was loaded can be dumped
+ * and loaded again, and is then the same (or refuses with an exception).
  *
- * The first byte of an input chooses how the rest is read: from memory (as the engine does it), or from a file. A
- * stream may name only the harmless classes of fuzz_world.py, otherwise the fuzzer would soon find os.system.
+ * The first byte of an input chooses how the rest is read; see the flags. A stream may name only the harmless classes
+ * of fuzz_world.py and our own reconstructors, otherwise the fuzzer would soon find os.system.
  *
  * Build and run: tests/fuzz/run (see there). PYTHONMALLOC=malloc, so that AddressSanitizer sees each object.
  */
@@ -19,6 +20,9 @@ enum {
     FROM_FILE = 1,
     KEEP_BYTES = 2,
     WITH_BUFFERS = 4,
+    BY_FUNCTION = 8, /* loads(), or (from a file) an Unpickler with hooks: as Python code does it */
+    ROUND_TRIP = 16,
+    FILE_KIND_SHIFT = 5,
     CHECK_EVERY = 1024, /* collecting takes longer than decoding */
 };
 
@@ -26,12 +30,22 @@ struct world {
     PyObject *module;    /* stands for shoal._ext */
     PyObject *unpickler; /* has find_class and persistent_load */
     PyObject *make_file;
+    PyObject *load_by_function;
+    PyObject *load_by_unpickler;
+    PyObject *check_round_trip;
     struct shoal_pickle_state *state;
     struct shoal_decoder *decoder;
     unsigned count;
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+
+static struct PyModuleDef extension = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "shoal._ext",
+    .m_size = sizeof(struct shoal_pickle_state *),
+};
 
 static void require(int condition, const char *what)
 {
@@ -52,14 +66,22 @@ static PyObject *give_buffer(void *context, Py_ssize_t index)
     return NULL;
 }
 
+static void make_extension(struct world *world)
+{
+    world->module = PyModule_Create(&extension);
+    require(world->module != NULL, "no module");
+    require(shoal_pickle_state_init(world->module, &world->state) == 0, "the state");
+    *(struct shoal_pickle_state **)PyModule_GetState(world->module) = world->state;
+    PyObject *modules = PyImport_GetModuleDict();
+    require(PyDict_SetItemString(modules, "shoal._ext", world->module) == 0, "sys.modules");
+}
+
 static struct world *make_world(void)
 {
     struct world *world = calloc(1, sizeof(*world));
     require(world != NULL, "no memory");
     Py_InitializeEx(0);
-    world->module = PyModule_New("shoal._ext");
-    require(world->module != NULL, "no module");
-    require(shoal_pickle_state_init(world->module, &world->state) == 0, "the state");
+    make_extension(world);
     const char *directory = getenv("SHOAL_FUZZ_DIRECTORY");
     require(directory != NULL, "SHOAL_FUZZ_DIRECTORY must say where fuzz_world.py is");
     PyObject *path = PySys_GetObject("path");
@@ -70,8 +92,17 @@ static struct world *make_world(void)
     require(helpers != NULL, "fuzz_world.py");
     world->unpickler = PyObject_GetAttrString(helpers, "WORLD");
     world->make_file = PyObject_GetAttrString(helpers, "make_file");
-    require(world->unpickler != NULL && world->make_file != NULL, "what fuzz_world.py offers");
+    world->load_by_function = PyObject_GetAttrString(helpers, "load_by_function");
+    world->load_by_unpickler = PyObject_GetAttrString(helpers, "load_by_unpickler");
+    world->check_round_trip = PyObject_GetAttrString(helpers, "check_round_trip");
+    require(!PyErr_Occurred(), "what fuzz_world.py offers");
+    const char *seeds = getenv("SHOAL_FUZZ_SEEDS");
+    PyObject *written = PyObject_CallMethod(helpers, "begin", "z", seeds);
+    require(written != NULL, "the seeds");
+    Py_DECREF(written);
     Py_DECREF(helpers);
+    if (seeds != NULL)
+        exit(0);
     world->decoder = shoal_decoder_new(world->state);
     require(world->decoder != NULL, "no decoder");
     world->decoder->unpickler = world->unpickler;
@@ -94,9 +125,10 @@ static PyObject *decode_memory(struct world *world, const uint8_t *data, size_t 
     return value;
 }
 
-static PyObject *decode_file(struct world *world, const uint8_t *data, size_t size)
+static PyObject *decode_file(struct world *world, const uint8_t *data, size_t size, unsigned flags)
 {
-    PyObject *file = PyObject_CallFunction(world->make_file, "y#", (const char *)data, (Py_ssize_t)size);
+    PyObject *file = PyObject_CallFunction(world->make_file, "y#i", (const char *)data, (Py_ssize_t)size,
+                                           (int)(flags >> FILE_KIND_SHIFT));
     struct shoal_decoder *decoder = shoal_decoder_new(world->state);
     require(file != NULL && decoder != NULL, "no file");
     require(shoal__source_open(decoder, file) == 0, "the file's methods");
@@ -109,24 +141,58 @@ static PyObject *decode_file(struct world *world, const uint8_t *data, size_t si
     return value;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static PyObject *load(struct world *world, const uint8_t *data, size_t size, unsigned flags)
+{
+    if (flags & BY_FUNCTION)
+        return PyObject_CallFunction(flags & FROM_FILE ? world->load_by_unpickler : world->load_by_function, "y#i",
+                                     (const char *)data, (Py_ssize_t)size, (int)flags);
+    return flags & FROM_FILE ? decode_file(world, data, size, flags) : decode_memory(world, data, size, flags);
+}
+
+static void check_round_trip(struct world *world, PyObject *value)
+{
+    PyObject *none = PyObject_CallOneArg(world->check_round_trip, value);
+    require(none != NULL, "what was loaded came back as something else");
+    Py_DECREF(none);
+}
+
+static void check_sound(const struct world *world)
+{
+    require(world->decoder->top == world->decoder->base, "something is left on the stack");
+    require(world->decoder->memo.used == 0, "something is left in the memo");
+    require(PyGC_IsEnabled(), "the collector stayed off");
+}
+
+static struct world *the_world(void)
 {
     static struct world *world;
     if (world == NULL)
         world = make_world();
+    return world;
+}
+
+int LLVMFuzzerInitialize(int *Py_UNUSED(argc), char ***Py_UNUSED(argv))
+{
+    the_world();
+    return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct world *world = the_world();
     if (size == 0)
         return 0;
     unsigned flags = data[0];
-    PyObject *value =
-        flags & FROM_FILE ? decode_file(world, data + 1, size - 1) : decode_memory(world, data + 1, size - 1, flags);
+    PyObject *value = load(world, data + 1, size - 1, flags);
     require((value == NULL) == (PyErr_Occurred() != NULL), "an exception or an object, not both, not neither");
     if (value == NULL)
         require(!PyErr_ExceptionMatches(PyExc_SystemError), "SystemError: the interpreter was misused");
     PyErr_Clear();
+    check_sound(world);
+    if (value != NULL && flags & ROUND_TRIP)
+        check_round_trip(world, value);
     Py_XDECREF(value);
-    require(world->decoder->top == world->decoder->base, "something is left on the stack");
-    require(world->decoder->memo.used == 0, "something is left in the memo");
-    require(PyGC_IsEnabled(), "the collector stayed off");
+    require(!PyErr_Occurred(), "an exception after all");
     if (++world->count % CHECK_EVERY == 0)
         PyGC_Collect();
     return 0;

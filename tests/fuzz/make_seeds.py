@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Turn corpus.txt into one file per seed: make_seeds.py CORPUS DIRECTORY."""
+"""Turn corpus.txt into three files per seed: make_seeds.py CORPUS DIRECTORY.
+
+One is as it stands there; one is read by loads() or an Unpickler (flag 8), one also goes there and back again (16).
+"""
 
 import ast
 import pathlib
@@ -18,7 +21,8 @@ def main():
     corpus, directory = sys.argv[1], pathlib.Path(sys.argv[2])
     directory.mkdir(parents=True, exist_ok=True)
     for name, data in read_corpus(corpus):
-        (directory / name).write_bytes(data)
+        for suffix, flags in (("", 0), ("-function", 8), ("-round-trip", 24)):
+            (directory / (name + suffix)).write_bytes(bytes([data[0] | flags]) + data[1:])
 
 
 if __name__ == "__main__":
