@@ -16,6 +16,8 @@ void shoal_encoder_done(struct shoal_encoder *encoder)
     shoal_memo_done(&encoder->memo);
     Py_CLEAR(encoder->path);
     Py_CLEAR(encoder->fast_seen);
+    Py_CLEAR(encoder->first_code);
+    Py_CLEAR(encoder->codes);
 }
 
 struct shoal_encoder *shoal_encoder_new(struct shoal_pickle_state *state)

@@ -10,6 +10,7 @@
 #ifndef SHOAL_PICKLE_ENCODER_H
 #define SHOAL_PICKLE_ENCODER_H
 
+#include "code.h"
 #include "memo_table.h"
 #include "opcodes.h"
 #include "state.h"
@@ -50,6 +51,8 @@ struct shoal_encoder {
     size_t frame_end;   /* offset at which it is to be closed; SIZE_MAX when not framing */
 
     PyObject *maker; /* compared, never followed: what the value of a reducer for functions or classes calls */
+    PyObject *first_code; /* bytes of the first code object of the stream, or NULL */
+    PyObject *codes;      /* dict: bytes -> the same bytes, for all of them; NULL while there is one only */
 
     unsigned fast_depth;
     PyObject *fast_seen; /* dict of ids on the way down, beyond a certain depth of fast mode */
@@ -261,20 +264,6 @@ int shoal__attribute(PyObject *module, PyObject *dotted, PyObject **ret_found, P
 /* The module that obj says it is from, or the first one that has it; new reference to a str, or NULL. */
 PyObject *shoal__whichmodule(struct shoal_pickle_state *state, PyObject *obj, PyObject *dotted);
 int shoal__is_importable(struct shoal_encoder *e, PyObject *obj); /* 1: by reference, 0: by value, -1 */
-
-/* ---- facts about code objects, worked out once for each (code_facts.c) ---- */
-
-enum shoal_code_fact {
-    CODE_GLOBALS, /* tuple of str: global names that it or a code nested in it uses, by first appearance */
-    CODE_NAMES,   /* tuple of str: all names (attributes too) that it or a code nested in it uses */
-    CODE_BYTES,   /* bytes: how it travels */
-};
-
-/* Tuple indexed by enum shoal_code_fact; borrowed: it lives with the code object. NULL with an exception. */
-PyObject *shoal__code_facts(struct shoal_pickle_state *state, PyObject *code);
-int shoal__code_facts_init(struct shoal_pickle_state *state);
-/* A code object from CODE_BYTES: new reference, or NULL with UnpicklingError. */
-PyObject *shoal__code_from_bytes(struct shoal_pickle_state *state, PyObject *bytes);
 
 /* ---- where the culprit sits; called with an exception set, when saving a part has failed ---- */
 

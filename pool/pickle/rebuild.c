@@ -27,7 +27,13 @@ static int check_closure(PyObject *code, PyObject *closure)
     return 0;
 }
 
-/* _function(code_bytes, globals[, cells]) */
+/* The code object that a stream gives: as bytes, or made already. */
+static PyObject *take_code(struct shoal_pickle_state *state, PyObject *code)
+{
+    return PyCode_Check(code) ? Py_NewRef(code) : shoal__code_from_bytes(state, code);
+}
+
+/* _function(code, globals[, cells]) */
 static PyObject *rebuild_function(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     struct shoal_pickle_state *state = shoal_pickle_state_of_function(self);
@@ -36,7 +42,7 @@ static PyObject *rebuild_function(PyObject *self, PyObject *const *args, Py_ssiz
         return NULL;
     }
     PyObject *globals = args[1], *closure = nargs == 3 ? args[2] : NULL;
-    PyObject *code = shoal__code_from_bytes(state, args[0]);
+    PyObject *code = take_code(state, args[0]);
     if (!code)
         return NULL;
     PyObject *function = NULL;
@@ -53,10 +59,16 @@ out:
     return function;
 }
 
-/* _code(code_bytes) */
-static PyObject *rebuild_code(PyObject *self, PyObject *bytes)
+/* _code(bytes[, odd constants]) */
+static PyObject *rebuild_code(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    return shoal__code_from_bytes(shoal_pickle_state_of_function(self), bytes);
+    struct shoal_pickle_state *state = shoal_pickle_state_of_function(self);
+    if (nargs == 1)
+        return shoal__code_from_bytes(state, args[0]);
+    if (nargs == 2 && PyTuple_CheckExact(args[1]))
+        return shoal__code_read(state, args[0], args[1]);
+    PyErr_SetString(PyExc_TypeError, "_code(bytes[, constants])");
+    return NULL;
 }
 
 /* _cell([content]) */
@@ -98,7 +110,7 @@ static PyObject *type_tag(PyObject *self, PyObject *class)
 
 PyMethodDef shoal__rebuild_functions[] = {
     {"_function", FASTCALL(rebuild_function), METH_FASTCALL, "A function that was pickled by value, first step."},
-    {"_code", rebuild_code, METH_O, "A code object that was pickled by value."},
+    {"_code", FASTCALL(rebuild_code), METH_FASTCALL, "A code object that was pickled by value."},
     {"_cell", FASTCALL(rebuild_cell), METH_FASTCALL, "A closure cell."},
     {"_fill_cell", FASTCALL(rebuild_fill_cell), METH_FASTCALL, "A closure cell's second step."},
     {"_type_tag", type_tag, METH_O, "A number that changes whenever the class is changed; 0: cannot be told."},

@@ -153,15 +153,19 @@ static int save_globals(struct shoal_encoder *e, PyObject *function, PyObject *g
     return items_end(&items);
 }
 
-static int save_globals_submodules(struct shoal_encoder *e, PyObject *globals, PyObject *facts)
+static int save_globals_submodules(struct shoal_encoder *e, PyObject *globals, PyObject *code,
+                                   struct shoal_code_facts *facts)
 {
-    PyObject *names = PyTuple_GET_ITEM(facts, CODE_GLOBALS);
+    PyObject *names = facts->globals;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
         PyObject *value = PyDict_GetItemWithError(globals, PyTuple_GET_ITEM(names, i)); /* borrowed */
         if (!value || !PyModule_Check(value))
             continue;
+        PyObject *reachable = shoal__code_names(code, facts);
+        if (!reachable)
+            return -1;
         Py_INCREF(value);
-        int result = save_submodules(e, value, PyTuple_GET_ITEM(facts, CODE_NAMES));
+        int result = save_submodules(e, value, reachable);
         Py_DECREF(value);
         if (result < 0)
             return -1;
@@ -195,15 +199,16 @@ static int save_namespace(struct shoal_encoder *e, PyObject *function, PyObject 
 }
 
 /* Second step: what this function uses. */
-static int fill_namespace(struct shoal_encoder *e, PyObject *function, PyObject *globals, PyObject *facts)
+static int fill_namespace(struct shoal_encoder *e, PyObject *function, PyObject *globals, PyObject *code,
+                          struct shoal_code_facts *facts)
 {
-    PyObject *names = PyTuple_GET_ITEM(facts, CODE_GLOBALS);
+    PyObject *names = facts->globals;
     if (e->fast || !has_any(globals, names))
         return 0;
     int64_t index = shoal_memo_find(&e->memo, (uintptr_t)globals | SHOAL_MEMO_SHADOW);
     if (shoal__get_index(e, index) < 0 || save_globals(e, function, globals, names) < 0 || shoal__op(e, OP_POP) < 0)
         return -1;
-    return save_globals_submodules(e, globals, facts);
+    return save_globals_submodules(e, globals, code, facts);
 }
 
 /* ---- cells ---- */
@@ -413,15 +418,63 @@ static int save_function_state(struct shoal_encoder *e, PyFunctionObject *f)
     return shoal__op(e, OP_BUILD);
 }
 
+/* ---- code ---- */
+
+/* Equal code is one object where it is loaded, so it has to be one object in the stream. */
+static int save_code_bytes(struct shoal_encoder *e, PyObject *bytes)
+{
+    if (e->first_code && shoal__find(e, e->first_code) < 0) { /* that was another stream */
+        Py_CLEAR(e->first_code);
+        Py_CLEAR(e->codes);
+    }
+    if (!e->first_code) {
+        e->first_code = Py_NewRef(bytes);
+        return shoal__save(e, bytes);
+    }
+    if (bytes == e->first_code)
+        return shoal__save(e, bytes);
+    if (!e->codes && (!(e->codes = PyDict_New()) || PyDict_SetItem(e->codes, e->first_code, e->first_code) < 0))
+        return -1;
+    PyObject *same = PyDict_SetDefault(e->codes, bytes, bytes); /* borrowed */
+    return same ? shoal__save(e, same) : -1;
+}
+
+/* _code(bytes, odd constants), in the memo as the code object. */
+static int save_odd_code(struct shoal_encoder *e, PyObject *code, struct shoal_code_facts *facts)
+{
+    int64_t index = shoal__find(e, code);
+    if (index >= 0)
+        return shoal__get_index(e, index);
+    if (shoal__save_rebuilder(e, REBUILD_CODE) < 0 || shoal__begin_tuple(e, 2) < 0 ||
+        save_code_bytes(e, facts->bytes) < 0 || shoal__save(e, facts->odd) < 0 || shoal__end_tuple(e, 2) < 0 ||
+        shoal__op(e, OP_REDUCE) < 0)
+        return -1;
+    return shoal__put(e, code);
+}
+
+int shoal__save_code(struct shoal_encoder *e, PyObject *code)
+{
+    struct shoal_code_facts *facts = shoal__code_facts(e->state, code);
+    if (!facts)
+        return -1;
+    if (facts->odd)
+        return save_odd_code(e, code, facts);
+    if (shoal__save_rebuilder(e, REBUILD_CODE) < 0 || shoal__begin_tuple(e, 1) < 0 ||
+        save_code_bytes(e, facts->bytes) < 0 || shoal__end_tuple(e, 1) < 0 || shoal__op(e, OP_REDUCE) < 0)
+        return -1;
+    return shoal__put(e, code);
+}
+
 /* ---- the whole ---- */
 
-static int save_by_value(struct shoal_encoder *e, PyFunctionObject *f, PyObject *facts)
+static int save_by_value(struct shoal_encoder *e, PyFunctionObject *f, PyObject *code)
 {
+    struct shoal_code_facts *facts = shoal__code_facts(e->state, code);
     PyObject *globals = f->func_globals, *closure = f->func_closure;
     int n = closure ? 3 : 2;
-    if (shoal__save_rebuilder(e, REBUILD_FUNCTION) < 0 || shoal__begin_tuple(e, n) < 0 ||
-        shoal__save(e, PyTuple_GET_ITEM(facts, CODE_BYTES)) < 0 ||
-        save_namespace(e, (PyObject *)f, globals, PyTuple_GET_ITEM(facts, CODE_GLOBALS)) < 0)
+    if (!facts || shoal__save_rebuilder(e, REBUILD_FUNCTION) < 0 || shoal__begin_tuple(e, n) < 0 ||
+        (facts->odd ? save_odd_code(e, code, facts) : save_code_bytes(e, facts->bytes)) < 0 ||
+        save_namespace(e, (PyObject *)f, globals, facts->globals) < 0)
         return -1;
     int64_t first = (int64_t)e->memo.count;
     if (closure && save_closure(e, closure) < 0)
@@ -429,7 +482,7 @@ static int save_by_value(struct shoal_encoder *e, PyFunctionObject *f, PyObject 
     int64_t end = (int64_t)e->memo.count;
     if (shoal__end_tuple(e, n) < 0 || shoal__op(e, OP_REDUCE) < 0 || shoal__put(e, (PyObject *)f) < 0)
         return -1;
-    if (fill_closure(e, f, first, end) < 0 || fill_namespace(e, (PyObject *)f, globals, facts) < 0)
+    if (fill_closure(e, f, first, end) < 0 || fill_namespace(e, (PyObject *)f, globals, code, facts) < 0)
         return -1;
     return save_function_state(e, f);
 }
@@ -439,21 +492,8 @@ int shoal__save_function(struct shoal_encoder *e, PyObject *obj)
     int importable = shoal__is_importable(e, obj);
     if (importable != 0)
         return importable < 0 ? -1 : shoal__save_global(e, obj, NULL);
-    PyObject *facts = shoal__code_facts(e->state, ((PyFunctionObject *)obj)->func_code); /* borrowed from the code */
-    if (!facts)
-        return -1;
-    Py_INCREF(facts); /* user code may give the function another code meanwhile */
-    int result = save_by_value(e, (PyFunctionObject *)obj, facts);
-    Py_DECREF(facts);
+    PyObject *code = Py_NewRef(((PyFunctionObject *)obj)->func_code); /* user code may give it another meanwhile */
+    int result = save_by_value(e, (PyFunctionObject *)obj, code);
+    Py_DECREF(code);
     return result;
-}
-
-int shoal__save_code(struct shoal_encoder *e, PyObject *obj)
-{
-    PyObject *facts = shoal__code_facts(e->state, obj); /* borrowed from the code, which our caller holds */
-    if (!facts || shoal__save_rebuilder(e, REBUILD_CODE) < 0 || shoal__begin_tuple(e, 1) < 0 ||
-        shoal__save(e, PyTuple_GET_ITEM(facts, CODE_BYTES)) < 0 || shoal__end_tuple(e, 1) < 0 ||
-        shoal__op(e, OP_REDUCE) < 0)
-        return -1;
-    return shoal__put(e, obj);
 }

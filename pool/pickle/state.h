@@ -120,7 +120,7 @@ struct shoal_state_writer {
     PyObject *slotnames;        /* copyreg._slotnames */
     PyObject *by_value_modules; /* set of module names registered to travel by value */
     PyObject *builtin_types;    /* dict: type -> name in `types`, for types that cannot be imported */
-    PyObject *code_by_bytes; /* dict: marshalled code -> code, so that loading it again is a lookup */
+    PyObject *code_by_bytes; /* dict: code as bytes -> code, so that loading it again is a lookup */
     PyObject *rebuild_module;               /* "shoal._rebuild" */
     PyObject *rebuilder_names[REBUILDER_COUNT]; /* str; their addresses are also the memo's keys for them */
     PyObject *class_record;   /* shoal._rebuild._class_record, or NULL until a class is sent by value */
@@ -129,14 +129,17 @@ struct shoal_state_writer {
     PyObject *describe_parameter; /* shoal._rebuild._describe_type_parameter, likewise */
 };
 
-/* Bytecodes of the running interpreter that name globals; -1 where it has none of that name (code_facts.c). */
+/* What an instruction's argument has to do with globals. */
+enum shoal_opcode_kind {
+    OPCODE_PLAIN,
+    OPCODE_GLOBAL,         /* number of a name that is a global */
+    OPCODE_GLOBAL_SHIFTED, /* likewise, above one bit of something else */
+    OPCODE_EXTENDED_ARG,
+};
+
+/* How to read the bytecode of the running interpreter (code_write.c), and where to keep what was found. */
 struct shoal_code_opcodes {
-    int load_global;
-    int store_global;
-    int delete_global;
-    int load_name;
-    int load_from_dict_or_globals;
-    int extended_arg;
+    uint8_t kinds[256];     /* enum shoal_opcode_kind by opcode */
     Py_ssize_t extra_index; /* our place in every code object's co_extra */
 };
 

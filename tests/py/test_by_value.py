@@ -210,11 +210,10 @@ def test_code_of_another_python_is_refused_with_both_versions():
 
 
 def test_damaged_code_is_refused():
-    stream = shoal.dumps(lambda: 12345)
-    constant = (12345).to_bytes(4, "little")
-    assert stream.count(constant) == 1
+    stream = shoal.dumps(lambda: "a constant")
+    assert stream.count(b"a constant") == 1
     with pytest.raises(shoal.UnpicklingError, match="damaged"):
-        pickle.loads(stream.replace(constant, b"\1\2\3\4"))
+        pickle.loads(stream.replace(b"a constant", b"a Constant"))
 
 
 def test_reconstructors_check_what_a_stream_tells_them():
