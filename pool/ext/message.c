@@ -2,6 +2,7 @@
 /* message.c - building and taking apart streams; see message.h. */
 #include "message.h"
 
+#include "copy.h"
 #include "engine.h"
 
 #define RELEASE_GIL_FROM (UINT64_C(1) << 20) /* a shorter copy is done before another thread could make use of it */
@@ -224,22 +225,30 @@ uint64_t outgoing_block_bytes(const struct outgoing *out, uint64_t stream_bytes)
     return total;
 }
 
-static void copy(void *destination, const void *source, uint64_t size_bytes)
+/* Copy what travels in the message's block, buffer by buffer, in the order of outgoing_block_bytes. Needs no GIL. */
+static uint64_t copy_all(const struct outgoing *out, uint8_t *block, uint64_t stream_bytes)
 {
-    if (size_bytes < RELEASE_GIL_FROM) {
-        memcpy(destination, source, size_bytes);
-        return;
+    uint64_t position = 0, total = outgoing_block_bytes(out, stream_bytes);
+    for (size_t i = 0; i < out->taken_count; i++) {
+        const struct taken *taken = &out->taken[i];
+        if (taken->kind != BUFFER_IN_MESSAGE)
+            continue;
+        position = align_up(position, BUFFER_ALIGN);
+        copy_bytes(block + position, taken->view.buf, taken->size_bytes, total);
+        position += taken->size_bytes;
     }
-    Py_BEGIN_ALLOW_THREADS
-    memcpy(destination, source, size_bytes);
-    Py_END_ALLOW_THREADS
+    if (!outgoing_in_ring(out)) {
+        position = align_up(position, BUFFER_ALIGN);
+        copy_bytes(block + position, out->heap, stream_bytes, total);
+    }
+    return position; /* of the stream, if it is there */
 }
 
-void outgoing_write(struct outgoing *out, uint8_t *block, uint64_t block_offset, uint64_t stream_bytes,
-                    uint64_t *ret_stream_offset)
+static void write_table(struct outgoing *out, uint64_t block_offset, uint64_t stream_bytes)
 {
     uint64_t position = 0;
-    for (size_t i = 0; i < out->taken_count; i++) {
+    uint8_t *place = out->sink.start + stream_bytes - out->taken_count * sizeof(struct buffer_entry);
+    for (size_t i = 0; i < out->taken_count; i++, place += sizeof(struct buffer_entry)) {
         struct taken *taken = &out->taken[i];
         struct buffer_entry entry = {
             .offset = taken->offset,
@@ -249,22 +258,34 @@ void outgoing_write(struct outgoing *out, uint8_t *block, uint64_t block_offset,
         };
         if (taken->kind == BUFFER_IN_MESSAGE) {
             position = align_up(position, BUFFER_ALIGN);
-            copy(block + position, taken->view.buf, taken->size_bytes);
             entry.offset = block_offset + position;
             entry.block_offset = block_offset;
             position += taken->size_bytes;
-            PyBuffer_Release(&taken->view);
         } else {
             entry.block_offset = taken->block->offset;
         }
-        uint8_t *place = out->sink.start + stream_bytes - (out->taken_count - i) * sizeof entry;
         memcpy(place, &entry, sizeof entry);
     }
-    if (!outgoing_in_ring(out)) {
-        position = align_up(position, BUFFER_ALIGN);
-        copy(block + position, out->heap, stream_bytes);
-        *ret_stream_offset = block_offset + position;
+}
+
+void outgoing_write(struct outgoing *out, uint8_t *block, uint64_t block_offset, uint64_t stream_bytes,
+                    uint64_t *ret_stream_offset)
+{
+    write_table(out, block_offset, stream_bytes); /* first: it is part of the stream that is copied */
+    uint64_t position;
+    if (outgoing_block_bytes(out, stream_bytes) < RELEASE_GIL_FROM) {
+        position = copy_all(out, block, stream_bytes);
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        position = copy_all(out, block, stream_bytes);
+        Py_END_ALLOW_THREADS
     }
+    for (size_t i = 0; i < out->taken_count; i++) {
+        if (out->taken[i].kind == BUFFER_IN_MESSAGE)
+            PyBuffer_Release(&out->taken[i].view);
+    }
+    if (!outgoing_in_ring(out))
+        *ret_stream_offset = block_offset + position;
 }
 
 int raise_damaged(struct module_state *state, const char *what)
