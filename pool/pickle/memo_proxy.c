@@ -73,7 +73,8 @@ static PyType_Slot proxy_slots[] = {
 PyType_Spec shoal__memo_proxy_spec = {
     .name = "shoal.PicklerMemoProxy",
     .basicsize = sizeof(struct memo_proxy),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_IMMUTABLETYPE,
     .slots = proxy_slots,
 };
 

@@ -72,6 +72,12 @@ void shoal_memo_reset(struct shoal_memo *memo)
         PyErr_Clear(); /* the big one serves as well */
 }
 
+size_t shoal_memo_size(const struct shoal_memo *memo)
+{
+    size_t slots = memo->slots ? memo->mask + 1 : 0;
+    return slots * sizeof *memo->slots + (memo->keys ? slots / 2 * sizeof *memo->keys : 0);
+}
+
 static void enter(struct shoal_memo *memo, uintptr_t key, uint32_t index)
 {
     size_t i = shoal_memo_hash(key);

@@ -36,6 +36,8 @@ int shoal_memo_init(struct shoal_memo *memo); /* 0, or -1 with MemoryError */
 void shoal_memo_done(struct shoal_memo *memo);
 void shoal_memo_reset(struct shoal_memo *memo); /* empty again; a very large table is given back */
 
+size_t shoal_memo_size(const struct shoal_memo *memo); /* its memory, in bytes */
+
 /* Enter a key that is not there yet, under `index`. 0, or -1 with an exception. */
 int shoal_memo_put(struct shoal_memo *memo, uintptr_t key, uint32_t index);
 

@@ -11,6 +11,8 @@
 
 #include <structmember.h>
 
+enum { KEPT_BYTES = 256 * 1024 }; /* a larger buffer is not kept for the next dump() */
+
 static PyObject *pickler_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
     struct shoal_pickle_state *state = shoal_pickle_state_of_type(type);
@@ -187,6 +189,8 @@ static int run_dump(struct shoal_pickler *self, PyObject *obj)
         result = shoal__flush(encoder);
     encoder->hooks = (struct shoal_encoder_hooks){0};
     Py_CLEAR(encoder->fast_seen);
+    if (self->heap.sink.limit - self->heap.sink.start > KEPT_BYTES)
+        shoal_heap_sink_clear(&self->heap);
 out:
     Py_XDECREF(hooks.persistent_id);
     Py_XDECREF(hooks.reducer_override);
@@ -221,6 +225,13 @@ static PyObject *pickler_clear_memo(PyObject *object, PyObject *Py_UNUSED(ignore
 {
     shoal_memo_reset(&((struct shoal_pickler *)object)->encoder.memo);
     Py_RETURN_NONE;
+}
+
+static PyObject *pickler_sizeof(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    const struct shoal_pickler *self = (struct shoal_pickler *)object;
+    size_t size = (size_t)Py_TYPE(object)->tp_basicsize + shoal_memo_size(&self->encoder.memo);
+    return PyLong_FromSize_t(size + (size_t)(self->heap.sink.limit - self->heap.sink.start));
 }
 
 /* ---- attributes ---- */
@@ -279,6 +290,7 @@ static PyMethodDef pickler_methods[] = {
     {"dump", pickler_dump, METH_O, "dump($self, obj, /)\n--\n\nWrite one pickle of obj to the file."},
     {"clear_memo", pickler_clear_memo, METH_NOARGS,
      "clear_memo($self, /)\n--\n\nForget the objects that were written: they will be written whole again."},
+    {"__sizeof__", pickler_sizeof, METH_NOARGS, "__sizeof__($self, /)\n--\n\nThe size in memory, in bytes."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -314,6 +326,6 @@ static PyType_Slot pickler_slots[] = {
 PyType_Spec shoal__pickler_spec = {
     .name = "shoal.Pickler",
     .basicsize = sizeof(struct shoal_pickler),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = pickler_slots,
 };

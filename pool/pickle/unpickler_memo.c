@@ -83,7 +83,8 @@ static PyType_Slot proxy_slots[] = {
 PyType_Spec shoal__unpickler_memo_spec = {
     .name = "shoal._ext.UnpicklerMemoProxy",
     .basicsize = sizeof(struct memo_proxy),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_IMMUTABLETYPE,
     .slots = proxy_slots,
 };
 

@@ -243,6 +243,6 @@ static PyType_Slot unpickler_slots[] = {
 PyType_Spec shoal__unpickler_spec = {
     .name = "shoal.Unpickler",
     .basicsize = sizeof(struct shoal__unpickler),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = unpickler_slots,
 };

@@ -11,21 +11,26 @@ fail: when it begins to pass, its line has to go.
 
 import collections
 import functools
+import gc
+import io
 import pickle
+import pickletools
+import sys
 import unittest
 
 import pytest
 
 try:
-    from test import pickletester, test_pickle
+    from test import pickletester, test_pickle, test_pickletools
 except ImportError as error:
     pytest.skip(f"this interpreter has no test.pickletester ({error})", allow_module_level=True)
 
 import shoal
+import shoal.cloudpickle
 
 WITH_OUR_PICKLER = (
     "ShoalPicklerTests ShoalToCUnpickler ShoalToPythonUnpickler ShoalInMemoryTests ShoalToStandardInMemory "
-    "ShoalPicklingErrorTests".split()
+    "ShoalPicklingErrorTests ShoalOptimizedTests".split()
 )
 
 # test: (in which classes, why it cannot pass)
@@ -94,6 +99,16 @@ class ShoalToStandardInMemory(InMemory, test_pickle.InMemoryPickleTests):
     load_function = staticmethod(pickle.loads)
 
 
+class ShoalOptimizedTests(test_pickletools.OptimizedPickleTests):
+    """pickletools reads every stream to its end, and what it leaves of it still loads."""
+
+    def dumps(self, arg, protocol=None, **kwargs):
+        return pickletools.optimize(shoal.dumps(arg, protocol, **kwargs))
+
+    def loads(self, buf, **kwargs):
+        return shoal.loads(buf, **kwargs)
+
+
 if hasattr(test_pickle, "CPicklingErrorTests"):  # 3.13 on
 
     class ShoalPicklingErrorTests(test_pickle.CPicklingErrorTests):
@@ -147,6 +162,50 @@ class ShoalHookTests(test_pickle.CPicklerHookTests):
         pass
 
     pickler_class = CustomShoalPickler
+
+
+class ShoalCloudpickleHookTests(test_pickle.CPicklerHookTests):
+    class CustomPickler(pickletester.AbstractCustomPicklerClass, shoal.cloudpickle.Pickler):
+        pass
+
+    pickler_class = CustomPickler
+
+
+class ShoalTypesTests(unittest.TestCase):
+    """As CPython's HeapTypesTests and SizeofTests, which name its own types and sizes."""
+
+    def setUp(self):
+        self.pickler = shoal.Pickler(io.BytesIO())
+        self.unpickler = shoal.Unpickler(io.BytesIO(pickle.dumps(list(map(str, range(1000))))))
+        self.types = [shoal.Pickler, shoal.Unpickler, type(self.pickler.memo), type(self.unpickler.memo)]
+
+    def test_have_gc(self):
+        for each in self.types:
+            self.assertTrue(gc.is_tracked(each))
+
+    def test_immutable(self):
+        for each in self.types:
+            with self.assertRaisesRegex(TypeError, "immutable"):
+                each.foo = "bar"
+
+    def test_memo_types_are_not_made_by_users(self):
+        for each in self.types[2:]:
+            with self.assertRaises(TypeError):
+                each()
+
+    def test_sizes_grow_with_the_memo(self):
+        before = sys.getsizeof(self.pickler), sys.getsizeof(self.unpickler)
+        self.pickler.dump(list(map(str, range(1000))))
+        self.unpickler.load()
+        self.assertGreater(sys.getsizeof(self.pickler) - before[0], 1000 * 16)
+        self.assertGreater(sys.getsizeof(self.unpickler) - before[1], 1000 * 8)
+        self.assertGreaterEqual(before[0], object.__sizeof__(self.pickler))
+
+    def test_a_large_buffer_is_not_kept(self):
+        self.pickler = shoal.Pickler(io.BytesIO(), 2)
+        before = sys.getsizeof(self.pickler)
+        self.pickler.dump([float(i) for i in range(100_000)])
+        self.assertLess(sys.getsizeof(self.pickler) - before, 400_000)
 
 
 def suites():
