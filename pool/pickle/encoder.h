@@ -143,6 +143,8 @@ int shoal__save_str(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_held_str(struct shoal_encoder *e, PyObject *obj, Py_ssize_t holders);
 int shoal__save_constant(struct shoal_encoder *e, PyObject *str); /* a name of ours: no memo entry */
 int shoal__save_bytes(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_bytes_data(struct shoal_encoder *e, PyObject *exporter, const void *data,
+                            Py_ssize_t size); /* protocol 3 on; no memo entry */
 int shoal__save_bytearray(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_picklebuffer(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_tuple(struct shoal_encoder *e, PyObject *obj);
@@ -164,6 +166,7 @@ PyObject *shoal__find_own_reducer(struct shoal_encoder *e, PyObject *type);
 int shoal__set_dispatch_table(struct shoal_encoder_hooks *hooks, const struct shoal_pickle_state *state,
                               PyObject *table);
 int shoal__save_global(struct shoal_encoder *e, PyObject *obj, PyObject *name); /* name NULL: its own */
+int shoal__save_named(struct shoal_encoder *e, PyObject *obj, PyObject *module, PyObject *name); /* not followed */
 int shoal__save_type(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_function(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_class(struct shoal_encoder *e, PyObject *obj); /* by value */

@@ -106,6 +106,14 @@ static PyObject *type_tag(PyObject *self, PyObject *class)
     return PyLong_FromUnsignedLong(valid ? ((PyTypeObject *)class)->tp_version_tag : 0);
 }
 
+/* _is_importable(obj): would a reference by its own name lead to it? */
+static PyObject *is_importable(PyObject *self, PyObject *obj)
+{
+    struct shoal_encoder e = {.state = shoal_pickle_state_of_function(self)};
+    int result = shoal__is_importable(&e, obj);
+    return result < 0 ? NULL : PyBool_FromLong(result);
+}
+
 #define FASTCALL(function) (PyCFunction)(void (*)(void))(function)
 
 PyMethodDef shoal__rebuild_functions[] = {
@@ -114,5 +122,6 @@ PyMethodDef shoal__rebuild_functions[] = {
     {"_cell", FASTCALL(rebuild_cell), METH_FASTCALL, "A closure cell."},
     {"_fill_cell", FASTCALL(rebuild_fill_cell), METH_FASTCALL, "A closure cell's second step."},
     {"_type_tag", type_tag, METH_O, "A number that changes whenever the class is changed; 0: cannot be told."},
+    {"_is_importable", is_importable, METH_O, "Would a reference by its own name lead to it, and may it be one?"},
     {NULL, NULL, 0, NULL},
 };

@@ -111,7 +111,7 @@ static int save_call(struct shoal_encoder *e, PyObject *callable, PyObject *argu
     return result;
 }
 
-static int save_bytes_data(struct shoal_encoder *e, PyObject *obj, const void *data, Py_ssize_t size)
+int shoal__save_bytes_data(struct shoal_encoder *e, PyObject *obj, const void *data, Py_ssize_t size)
 {
     uint8_t header[9];
     size_t header_size;
@@ -161,7 +161,7 @@ int shoal__save_bytes(struct shoal_encoder *e, PyObject *obj)
     int taken = save_taken(e, obj, size);
     if (taken != 0)
         return taken < 0 ? -1 : 0;
-    if (save_bytes_data(e, obj, PyBytes_AS_STRING(obj), size) < 0)
+    if (shoal__save_bytes_data(e, obj, PyBytes_AS_STRING(obj), size) < 0)
         return -1;
     return shoal__put(e, obj);
 }
@@ -239,7 +239,7 @@ int shoal__save_picklebuffer(struct shoal_encoder *e, PyObject *obj)
     Py_buffer held; /* keeps the memory while a file's write() runs */
     if (PyObject_GetBuffer(obj, &held, PyBUF_FULL_RO) < 0)
         return -1;
-    int result = held.readonly ? save_bytes_data(e, obj, held.buf, held.len)
+    int result = held.readonly ? shoal__save_bytes_data(e, obj, held.buf, held.len)
                                : save_bytearray_data(e, obj, held.buf, held.len);
     PyBuffer_Release(&held);
     return result < 0 ? -1 : shoal__put(e, obj);

@@ -229,13 +229,13 @@ static int is_enum(PyObject *class)
     return result;
 }
 
-/* Types of the interpreter that only the module `types` has a name for. 1: written; 0: not one of them; -1. */
+/* Types of the interpreter that do not say where they can be found. 1: written; 0: not one of them; -1. */
 static int save_builtin_type(struct shoal_encoder *e, PyObject *class)
 {
-    PyObject *name = PyDict_GetItemWithError(e->state->writer.builtin_types, class); /* borrowed */
-    if (!name)
+    PyObject *place = PyDict_GetItemWithError(e->state->writer.builtin_types, class); /* borrowed */
+    if (!place)
         return PyErr_Occurred() ? -1 : 0;
-    return shoal__save_rebuilt(e, REBUILD_BUILTIN_TYPE, PyTuple_Pack(1, name), class) < 0 ? -1 : 1;
+    return shoal__save_named(e, class, PyTuple_GET_ITEM(place, 0), PyTuple_GET_ITEM(place, 1)) < 0 ? -1 : 1;
 }
 
 int shoal__save_class(struct shoal_encoder *e, PyObject *class)

@@ -435,3 +435,32 @@ int shoal__save_rebuilder(struct shoal_encoder *e, enum shoal_rebuilder which)
     }
     return e->fast ? 0 : shoal__put_key(e, key);
 }
+
+/* The second step of these names them again, and they refer to themselves: into the memo, fast mode or not. */
+static bool needs_second_step(enum shoal_rebuilder which)
+{
+    return which == REBUILD_CLASS || which == REBUILD_ENUM;
+}
+
+int shoal__save_rebuilt(struct shoal_encoder *e, enum shoal_rebuilder which, PyObject *arguments, PyObject *obj)
+{
+    if (!arguments)
+        return -1;
+    int result = -1;
+    if (shoal__save_rebuilder(e, which) == 0 && shoal__save(e, arguments) == 0 && shoal__op(e, OP_REDUCE) == 0)
+        result = needs_second_step(which) ? shoal__put_key(e, (uintptr_t)obj) : shoal__put(e, obj);
+    Py_DECREF(arguments);
+    return result;
+}
+
+int shoal__save_named(struct shoal_encoder *e, PyObject *obj, PyObject *module, PyObject *name)
+{
+    int result;
+    if (e->protocol < 4)
+        result = write_lines(e, module, name);
+    else if (shoal__save(e, module) < 0 || shoal__save(e, name) < 0)
+        result = -1;
+    else
+        result = shoal__op(e, OP_STACK_GLOBAL);
+    return result < 0 ? -1 : shoal__put(e, obj);
+}

@@ -157,6 +157,8 @@ int shoal_pickle_state_traverse(struct shoal_pickle_state *state, visitproc visi
         result = visit_section(&state->writer, sizeof state->writer, visit, arg);
     if (!result)
         result = visit_section(&state->reader, sizeof state->reader, visit, arg);
+    for (size_t i = 0; !result && i < SHOAL_SPECIAL_TYPES; i++)
+        Py_VISIT(state->special_types[i].describer);
     return result;
 }
 
@@ -169,6 +171,10 @@ int shoal_pickle_state_clear(struct shoal_pickle_state *state)
     if (state->idle_decoder) {
         shoal_decoder_free(state->idle_decoder);
         state->idle_decoder = NULL;
+    }
+    for (size_t i = 0; i < SHOAL_SPECIAL_TYPES; i++) {
+        state->special_types[i].version = 0;
+        Py_CLEAR(state->special_types[i].describer);
     }
     clear_section(&state->reader, sizeof state->reader);
     clear_section(&state->writer, sizeof state->writer);

@@ -103,7 +103,6 @@ enum shoal_rebuilder {
     REBUILD_ENUM,
     REBUILD_MODULE,
     REBUILD_IMPORT,
-    REBUILD_BUILTIN_TYPE,
     REBUILD_VIEW,
     REBUILD_TYPE_PARAMETER,
     REBUILD_DESCRIPTOR,
@@ -119,13 +118,13 @@ struct shoal_state_writer {
     PyObject *object_getstate;  /* object.__getstate__ (3.11 on), or NULL */
     PyObject *slotnames;        /* copyreg._slotnames */
     PyObject *by_value_modules; /* set of module names registered to travel by value */
-    PyObject *builtin_types;    /* dict: type -> name in `types`, for types that cannot be imported */
+    PyObject *builtin_types;    /* dict: type -> (module, name), where it does not say so itself */
     PyObject *code_by_bytes; /* dict: code as bytes -> code, so that loading it again is a lookup */
     PyObject *rebuild_module;               /* "shoal._rebuild" */
     PyObject *rebuilder_names[REBUILDER_COUNT]; /* str; their addresses are also the memo's keys for them */
     PyObject *class_record;   /* shoal._rebuild._class_record, or NULL until a class is sent by value */
     PyObject *describe_enum;  /* shoal._rebuild._describe_enum, likewise */
-    PyObject *describe;       /* shoal._rebuild._describe, likewise */
+    PyObject *find_describer; /* shoal._describe.find_describer, likewise */
     PyObject *describe_parameter; /* shoal._rebuild._describe_type_parameter, likewise */
 };
 
@@ -151,6 +150,16 @@ struct shoal_plain_type {
 
 enum { SHOAL_PLAIN_TYPES = 256 };
 
+/* What is known of a type whose objects were about to be asked how they are made again (save_special.c). */
+struct shoal_special_type {
+    PyTypeObject *type; /* compared, never followed */
+    unsigned version;   /* 0: no entry */
+    int (*save)(struct shoal_encoder *e, PyObject *obj, PyObject *describer); /* NULL: nothing special about it */
+    PyObject *describer; /* strong, or NULL */
+};
+
+enum { SHOAL_SPECIAL_TYPES = 256 };
+
 /* The unpickler's own section. */
 struct shoal_state_reader {
     PyObject *unpickler_type;
@@ -164,6 +173,7 @@ struct shoal_pickle_state {
     struct shoal_state_reader reader;
     struct shoal_code_opcodes opcodes;
     struct shoal_plain_type plain_types[SHOAL_PLAIN_TYPES];
+    struct shoal_special_type special_types[SHOAL_SPECIAL_TYPES];
     size_t last_dumps_size; /* of the last large pickle that dumps has made */
     struct shoal_encoder *idle_encoder; /* kept between calls of dumps; NULL while one is under way */
     struct shoal_decoder *idle_decoder; /* kept between calls of loads; NULL while one is under way */

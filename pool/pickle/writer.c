@@ -12,32 +12,48 @@ static const char *const rebuilder_names[REBUILDER_COUNT] = {
     [REBUILD_ENUM] = "_enum",
     [REBUILD_MODULE] = "_module",
     [REBUILD_IMPORT] = "_import",
-    [REBUILD_BUILTIN_TYPE] = "_builtin_type",
     [REBUILD_VIEW] = "_view",
     [REBUILD_TYPE_PARAMETER] = "_type_parameter",
     [REBUILD_DESCRIPTOR] = "_descriptor",
 };
 
-/* The types that the module `types` names and that cannot be found under their own names. */
-static int list_builtin_types(PyObject *found)
+static int add_place(PyObject *found, PyObject *type, const char *module, PyObject *name)
 {
-    PyObject *types = PyImport_ImportModule("types");
-    if (!types)
+    PyObject *module_name = PyUnicode_InternFromString(module);
+    PyObject *place = module_name ? PyTuple_Pack(2, module_name, name) : NULL;
+    int result = place ? PyDict_SetItem(found, type, place) : -1;
+    Py_XDECREF(place);
+    Py_XDECREF(module_name);
+    return result;
+}
+
+/* The types that this module has a name for, and that cannot be found under their own names. */
+static int list_builtin_types(PyObject *found, const char *module_name)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    if (!module)
         return -1;
     PyObject *name, *value;
     Py_ssize_t position = 0;
     int result = 0;
-    while (result == 0 && PyDict_Next(PyModule_GetDict(types), &position, &name, &value))
+    while (result == 0 && PyDict_Next(PyModule_GetDict(module), &position, &name, &value))
         if (PyType_CheckExact(value) && !PyDict_Contains(found, value))
-            result = PyDict_SetItem(found, value, name);
-    Py_DECREF(types);
+            result = add_place(found, value, module_name, name);
+    Py_DECREF(module);
+    return result;
+}
+
+static int list_all_builtin_types(PyObject *found)
+{
 #if PY_VERSION_HEX >= 0x030D0000
     /* In `types`, but not in its dict: made when it is asked for. */
-    PyObject *capsule = result == 0 ? PyUnicode_InternFromString("CapsuleType") : NULL;
-    result = capsule ? PyDict_SetItem(found, (PyObject *)&PyCapsule_Type, capsule) : -1;
+    PyObject *capsule = PyUnicode_InternFromString("CapsuleType");
+    int added = capsule ? add_place(found, (PyObject *)&PyCapsule_Type, "types", capsule) : -1;
     Py_XDECREF(capsule);
+    if (added < 0)
+        return -1;
 #endif
-    return result;
+    return list_builtin_types(found, "types") < 0 ? -1 : list_builtin_types(found, "_collections_abc");
 }
 
 static int make_objects(struct shoal_state_writer *writer)
@@ -61,7 +77,7 @@ static int make_objects(struct shoal_state_writer *writer)
     if (!writer->object_getstate)
         return -1;
 #endif
-    return list_builtin_types(writer->builtin_types);
+    return list_all_builtin_types(writer->builtin_types);
 }
 
 int shoal_pickle__writer_init(struct shoal_pickle_state *state, PyObject *module)

@@ -14,34 +14,50 @@ pickle's stamp is newer.
 
 from __future__ import annotations
 
-import abc
 import enum
-import io
 import os
-import pickle
 import sys
 import threading
 import types
 import typing
 import weakref
-from collections import OrderedDict
 from typing import Any
 
 from shoal._ext import _cell, _code, _fill_cell, _function, _type_tag
+from shoal._rebuild_objects import (
+    _cached_property,
+    _descriptor,
+    _descriptor_of_kind,
+    _fill_exception,
+    _fill_type_alias,
+    _forward_reference,
+    _lru_cache,
+    _memory_file,
+    _new_type,
+    _type_alias,
+    _view,
+)
 
 __all__ = [
-    "_builtin_type",
+    "_cached_property",
     "_cell",
     "_class",
     "_code",
     "_descriptor",
+    "_descriptor_of_kind",
     "_enum",
     "_fill_cell",
     "_fill_class",
+    "_fill_exception",
+    "_fill_type_alias",
+    "_forward_reference",
     "_function",
     "_import",
+    "_lru_cache",
+    "_memory_file",
     "_module",
-    "_text",
+    "_new_type",
+    "_type_alias",
     "_type_parameter",
     "_view",
 ]
@@ -299,7 +315,7 @@ def _type_parameter(
         return parameter
 
 
-# ---- modules and views ----
+# ---- modules ----
 
 
 def _module(name: str) -> types.ModuleType:
@@ -311,74 +327,3 @@ def _module(name: str) -> types.ModuleType:
 def _import(name: str) -> types.ModuleType:
     __import__(name)
     return sys.modules[name]
-
-
-def _builtin_type(name: str) -> Any:
-    return getattr(types, name)
-
-
-def _view(kind: str, parts: list[Any]) -> Any:
-    """A view of a dict that has only what the view shows."""
-    mapping: Any = OrderedDict() if kind.startswith("odict") else {}
-    if kind.endswith("_keys"):
-        mapping.update((part, None) for part in parts)
-        return mapping.keys()
-    if kind.endswith("_values"):
-        mapping.update(enumerate(parts))
-        return mapping.values()
-    mapping.update(parts)
-    return mapping.items()
-
-
-def _descriptor(cls: type, name: str) -> Any:
-    return cls.__dict__[name]
-
-
-# ---- what pickle refuses and cloudpickle sends ----
-
-
-def _describe(obj: Any) -> tuple[Any, ...] | None:
-    """What ``__reduce__`` would say of an object, or None if it is something else that has the name of such a type."""
-    kind: Any = type(obj)
-    if kind is weakref.WeakSet:
-        return kind, (list(obj),)
-    if kind is abc.abstractproperty:
-        # Its kind takes the getter's docstring by itself, and forgets one that is given.
-        doc = None if obj.__doc__ == getattr(obj.fget, "__doc__", None) else obj.__doc__
-        return kind, (obj.fget, obj.fset, obj.fdel, doc)
-    if kind is abc.abstractclassmethod or kind is abc.abstractstaticmethod:
-        return kind, (obj.__func__,)
-    if kind is io.TextIOWrapper:
-        return _describe_text_file(obj)
-    return None
-
-
-def _describe_text_file(file: io.TextIOWrapper) -> tuple[Any, ...]:
-    """The standard streams are the reader's own; another file travels as its content, at the same position."""
-    for name in ("stdout", "stderr"):
-        if file is getattr(sys, name):
-            return getattr, (sys, name)
-    if file is sys.stdin:
-        raise pickle.PicklingError("Cannot pickle standard input")
-    if file.closed:
-        raise pickle.PicklingError("Cannot pickle closed files")
-    if file.isatty():
-        raise pickle.PicklingError("Cannot pickle files that map to tty objects")
-    if not file.readable():
-        raise pickle.PicklingError(f"Cannot pickle files that are not opened for reading: {file.mode}")
-    try:
-        position = file.tell()
-        rest = file.read()
-        file.seek(0)
-        content = file.read()
-        file.seek(position)
-    except OSError as error:
-        raise pickle.PicklingError(f"Cannot pickle file {file.name} as it cannot be read") from error
-    return _text, (file.name, content, len(content) - len(rest))
-
-
-def _text(name: Any, content: str, position: int) -> io.StringIO:
-    text = io.StringIO(content)
-    text.seek(position)
-    text.name = name
-    return text

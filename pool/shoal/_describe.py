@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How objects are told of that pickle refuses, or loses something of, although they are easily made again.
+
+A describer is a callable(object, protocol) that returns what ``__reduce__`` would say, or None: nothing special about
+this one, ask it. The pickler asks ``find_describer`` once for each type. Where ordinary names suffice, none of Shoal's
+is used, so that the pickle can be read where there is no Shoal.
+
+Those here are objects in memory; exceptions, files and typing objects have modules of their own.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import functools
+import struct
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from shoal import _describe_exceptions, _describe_files, _describe_typing, _ext, _rebuild
+
+__all__ = ["find_describer"]
+
+Reduced = tuple[Any, ...]
+Describer = Callable[[Any, int], "Reduced | str | None"]
+
+
+# ---- caches and wrappers ----
+
+
+def _lru_cache(wrapper: Any, protocol: int) -> Reduced | str:
+    """By name if it can be found there; else the function, with a cache of its own that is empty."""
+    if _ext._is_importable(wrapper):
+        name: str = wrapper.__reduce__()
+        return name
+    parameters = wrapper.cache_parameters()
+    state = {key: value for key, value in wrapper.__dict__.items() if key != "cache_parameters"}
+    return _rebuild._lru_cache, (wrapper.__wrapped__, parameters["maxsize"], parameters["typed"]), state
+
+
+def _cached_property(descriptor: Any, protocol: int) -> Reduced:
+    """Before Python 3.12 it has a lock, which it makes by itself."""
+    state = {key: value for key, value in descriptor.__dict__.items() if key != "lock"}
+    if type(descriptor) is functools.cached_property:
+        return functools.cached_property, (descriptor.func,), state
+    return _rebuild._cached_property, (type(descriptor), descriptor.func), state
+
+
+def _property_like(descriptor: Any, protocol: int) -> Reduced:
+    """A property of a kind of its own."""
+    # Some kinds take the getter's docstring by themselves and forget one that is given.
+    doc = None if descriptor.__doc__ == getattr(descriptor.fget, "__doc__", None) else descriptor.__doc__
+    arguments = descriptor.fget, descriptor.fset, descriptor.fdel, doc
+    return _of_kind(descriptor, property, arguments, {"__doc__"} if doc is None else frozenset())
+
+
+def _method_like(descriptor: Any, protocol: int) -> Reduced:
+    """A classmethod or staticmethod of a kind of its own."""
+    base = classmethod if isinstance(descriptor, classmethod) else staticmethod
+    function = descriptor.__func__
+    taken = [key for key, value in descriptor.__dict__.items() if getattr(function, key, descriptor) is value]
+    return _of_kind(descriptor, base, (function,), taken)
+
+
+def _of_kind(descriptor: Any, base: Any, arguments: tuple[Any, ...], left_out: Any) -> Reduced:
+    kind: Any = type(descriptor)
+    state = {key: value for key, value in getattr(descriptor, "__dict__", {}).items() if key not in left_out}
+    slots = _slots_of(descriptor)
+    whole: Any = (state, slots) if slots else state
+    if kind.__init__ is base.__init__ and kind.__new__ is base.__new__:
+        return (kind, arguments, whole) if whole else (kind, arguments)
+    return _rebuild._descriptor_of_kind, (kind, base, arguments), whole or None
+
+
+def _slots_of(obj: Any) -> dict[str, Any]:
+    import copyreg
+
+    names: list[str] = copyreg._slotnames(type(obj))  # type: ignore[attr-defined]
+    return {name: getattr(obj, name) for name in names if hasattr(obj, name)}
+
+
+def _context_manager(manager: Any, protocol: int) -> Reduced | None:
+    """What a function of ``contextlib.contextmanager`` returned: the call that made it, as long as it has not begun."""
+    if not hasattr(manager, "args"):  # it forgets them when it is entered
+        return None
+    return type(manager), (manager.func, manager.args, manager.kwds)
+
+
+# ---- weak references: the referent travels; where nobody else holds it, it dies after the load ----
+
+
+def _weak_reference(reference: Any, protocol: int) -> Reduced:
+    referent, callback = reference(), reference.__callback__
+    if referent is None:
+        return weakref.ref, (set(),)  # one that is dead as soon as it is made
+    return weakref.ref, (referent,) if callback is None else (referent, callback)
+
+
+def _weak_method(reference: Any, protocol: int) -> Reduced:
+    method = reference()
+    return (weakref.ref, (set(),)) if method is None else (weakref.WeakMethod, (method,))
+
+
+def _weak_set(obj: Any, protocol: int) -> Reduced:
+    # By update, not as an argument: a member may refer to the set.
+    return type(obj), (), list(obj), None, None, weakref.WeakSet.update
+
+
+def _weak_dict(obj: Any, protocol: int) -> Reduced:
+    return type(obj), (), None, None, iter(list(obj.items()))
+
+
+def _context_variable(variable: Any, protocol: int) -> str | Reduced | None:
+    """By the module that has it as a global."""
+    for name, module in list(sys.modules.items()):
+        if name in ("__main__", "__mp_main__") or type(module) is not type(sys):
+            continue
+        for key, value in list(module.__dict__.items()):
+            if value is variable:
+                return getattr, (module, key)
+    return None
+
+
+def _struct(obj: Any, protocol: int) -> Reduced:
+    return struct.Struct, (obj.format,)
+
+
+def _vectorize(obj: Any, protocol: int) -> Reduced:
+    """numpy.vectorize keeps the ufuncs that it has made, which have no name to be found by; it makes them again."""
+    kept = obj.__dict__.get("_ufunc")
+    state = {**obj.__dict__, "_ufunc": {} if isinstance(kept, dict) else None}
+    return object.__reduce_ex__(obj, 2)[0], (type(obj),), state
+
+
+# ---- the table ----
+
+_EXACTLY: dict[Any, Describer] = {
+    functools._lru_cache_wrapper: _lru_cache,
+    weakref.ref: _weak_reference,
+    weakref.WeakMethod: _weak_method,
+    struct.Struct: _struct,
+    **_describe_files.EXACTLY,
+    **_describe_typing.EXACTLY,
+}
+_AND_SUBCLASSES: dict[Any, Describer] = {
+    functools.cached_property: _cached_property,
+    property: _property_like,
+    classmethod: _method_like,
+    staticmethod: _method_like,
+    abc.abstractproperty: _property_like,
+    contextlib._GeneratorContextManager: _context_manager,
+    contextlib._AsyncGeneratorContextManager: _context_manager,
+    weakref.WeakSet: _weak_set,
+    weakref.WeakValueDictionary: _weak_dict,
+    weakref.WeakKeyDictionary: _weak_dict,
+}
+# Of modules that may not be imported: by the names of module and class.
+_LATER: dict[tuple[str, str], Describer] = {
+    ("_contextvars", "ContextVar"): _context_variable,
+    ("numpy", "vectorize"): _vectorize,
+    **_describe_files.LATER,
+}
+_OWN_WAYS = ("__reduce_ex__", "__reduce__", "__getstate__", "__getnewargs__", "__getnewargs_ex__")
+
+# By address: a metaclass may define __eq__ and __hash__ as it likes.
+_exactly = {id(cls): describer for cls, describer in _EXACTLY.items()}
+_and_subclasses = {id(cls): describer for cls, describer in _AND_SUBCLASSES.items()}
+
+
+def find_describer(cls: type) -> tuple[Describer | None, bool]:
+    """The describer for objects of exactly this type, if any; and whether it is one for exceptions' links only."""
+    mro = type.__dict__["__mro__"].__get__(cls)
+    if BaseException in mro:
+        return _describe_exceptions.find(cls)
+    if id(cls) in _exactly:
+        return _exactly[id(cls)], False
+    for base in mro:
+        if id(base) in _and_subclasses:
+            return _and_subclasses[id(base)], False
+        namespace = type.__dict__["__dict__"].__get__(base)
+        if any(name in namespace for name in _OWN_WAYS):
+            break  # it says itself how it is made again
+    place = type.__dict__["__module__"].__get__(cls), type.__dict__["__name__"].__get__(cls)
+    return _LATER.get(place), False

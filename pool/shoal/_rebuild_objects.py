@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The reconstructors for objects that are no functions, classes or modules. Pickles name them in ``shoal._rebuild``."""
+
+from __future__ import annotations
+
+import functools
+import io
+import typing
+import weakref
+from collections import OrderedDict
+from typing import Any
+
+__all__ = [
+    "_cached_property",
+    "_descriptor",
+    "_descriptor_of_kind",
+    "_fill_exception",
+    "_fill_type_alias",
+    "_forward_reference",
+    "_lru_cache",
+    "_memory_file",
+    "_new_type",
+    "_type_alias",
+    "_view",
+]
+
+
+# ---- views and descriptors ----
+
+
+def _view(kind: str, parts: list[Any]) -> Any:
+    """A view of a dict that has only what the view shows."""
+    mapping: Any = OrderedDict() if kind.startswith("odict") else {}
+    if kind.endswith("_keys"):
+        mapping.update((part, None) for part in parts)
+        return mapping.keys()
+    if kind.endswith("_values"):
+        mapping.update(enumerate(parts))
+        return mapping.values()
+    mapping.update(parts)
+    return mapping.items()
+
+
+def _descriptor(cls: type, name: str) -> Any:
+    return cls.__dict__[name]
+
+
+def _descriptor_of_kind(kind: Any, base: Any, arguments: tuple[Any, ...]) -> Any:
+    """A property, classmethod or staticmethod of a kind that has an ``__init__`` of its own, made without that."""
+    made = base.__new__(kind)
+    base.__init__(made, *arguments)
+    return made
+
+
+def _cached_property(kind: Any, function: Any) -> Any:
+    made = kind.__new__(kind)
+    functools.cached_property.__init__(made, function)
+    return made
+
+
+def _lru_cache(function: Any, maxsize: int | None, typed: bool) -> Any:
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+# ---- exceptions ----
+
+
+def _fill_exception(error: BaseException, state: tuple[Any, Any, dict[str, Any]]) -> None:
+    """Its own state in its own way, then attributes past whatever ``__setattr__`` it has."""
+    setter, own, extras = state
+    if setter is not None:
+        setter(error, own)
+    elif own is not None:
+        error.__setstate__(own)
+    for name, value in extras.items():
+        object.__setattr__(error, name, value)
+
+
+# ---- files ----
+
+
+def _memory_file(name: Any, content: str | bytes, position: int) -> Any:
+    """A file that has been read: its content, at the position it was at."""
+    file: Any = io.StringIO(content) if isinstance(content, str) else io.BytesIO(content)
+    file.seek(position)
+    file.name = name
+    return file
+
+
+# ---- typing objects ----
+
+# Those that are in this process under the place that they were made at: module, qualified name, and a number for those
+# that share one. An object that comes home is the one that lives here.
+_living: weakref.WeakValueDictionary[tuple[str, str, int], Any] = weakref.WeakValueDictionary()
+
+
+def _place(obj: Any, module: str, qualname: str) -> int:
+    """The number of an object among those of its place that live."""
+    number = 0
+    while True:
+        other = _living.setdefault((module, qualname, number), obj)
+        if other is obj:
+            return number
+        number += 1
+
+
+def _new_type(name: str, supertype: Any, module: str, qualname: str, number: int) -> Any:
+    living = _living.get((module, qualname, number))
+    if living is not None and living.__supertype__ is supertype and living.__name__ == name:
+        return living
+    made: Any = typing.NewType(name, supertype)  # type: ignore[misc]
+    made.__module__ = module
+    made.__qualname__ = qualname
+    if living is None:
+        _living[module, qualname, number] = made
+    return made
+
+
+_boxes: dict[int, list[Any]] = {}  # of the aliases that have no value yet, by address
+
+
+def _type_alias(name: str, module: str, *parameters_and_value: Any) -> Any:
+    """With type parameters and a value: complete. Without: its value follows, and may name the alias itself."""
+    namespace: dict[str, Any] = {"__name__": module, "arguments": (name, *parameters_and_value)}
+    if parameters_and_value:
+        exec(
+            "from typing import TypeAliasType\n"
+            "alias = TypeAliasType(arguments[0], arguments[2], type_params=arguments[1])",
+            namespace,
+        )
+        return namespace["alias"]
+    if not name.isidentifier():
+        raise ValueError(f"{name!r} is no name for a type alias")
+    box = namespace["_shoal_box"] = []
+    exec(f"type {name} = _shoal_box[0]", namespace)
+    alias = namespace.pop(name)
+    _boxes[id(alias)] = box
+    return alias
+
+
+def _fill_type_alias(alias: Any, value: Any) -> None:
+    _boxes.pop(id(alias)).append(value)
+
+
+def _forward_reference(argument: str, is_argument: bool, module: Any, is_class: bool) -> typing.ForwardRef:
+    return typing.ForwardRef(argument, is_argument, module, is_class=is_class)
