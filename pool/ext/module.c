@@ -120,6 +120,7 @@ static int module_exec(PyObject *module)
         module_add_type(module, &group_spec, &state->group_type, "Group") < 0 ||
         module_add_type(module, &engine_spec, &state->engine_type, "Engine") < 0)
         return -1;
+    shoal_pickle_state_set_memory_meter(state->pickle, shoal_memory_available);
     static const char *const modes[] = {"LIST", "ORDERED", "UNORDERED"}; /* as enum group_mode */
     for (long mode = 0; mode < 3; mode++) {
         PyObject *value = PyLong_FromLong(mode);

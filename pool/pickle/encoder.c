@@ -68,7 +68,7 @@ int shoal__encoder_set_protocol(struct shoal_encoder *encoder, PyObject *protoco
     return 0;
 }
 
-int shoal__encoder_run(struct shoal_encoder *encoder, PyObject *obj)
+static int run(struct shoal_encoder *encoder, PyObject *obj)
 {
     encoder->path_mode = PATH_UNDECIDED;
     encoder->fast_depth = 0;
@@ -91,6 +91,14 @@ int shoal__encoder_run(struct shoal_encoder *encoder, PyObject *obj)
     if (shoal__op(encoder, OP_STOP) < 0 || shoal__frame_close(encoder) < 0)
         return -1;
     return 0;
+}
+
+int shoal__encoder_run(struct shoal_encoder *encoder, PyObject *obj)
+{
+    shoal__deep_enter(&encoder->stack, encoder->state);
+    int result = run(encoder, obj);
+    shoal__deep_leave(&encoder->stack, encoder->state);
+    return result;
 }
 
 int shoal_encode(struct shoal_encoder *encoder, PyObject *obj, struct shoal_sink *sink,

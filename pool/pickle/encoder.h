@@ -11,6 +11,7 @@
 #define SHOAL_PICKLE_ENCODER_H
 
 #include "code.h"
+#include "deep_stack.h"
 #include "memo_table.h"
 #include "opcodes.h"
 #include "state.h"
@@ -38,6 +39,7 @@ struct shoal_encoder {
     struct shoal_sink *sink;
     struct shoal_memo memo;
     struct shoal_encoder_hooks hooks;
+    struct shoal_deep_stack stack;
 
     int protocol;
     bool binary;      /* protocol >= 1 */

@@ -18,6 +18,10 @@ int shoal_pickle_state_traverse(struct shoal_pickle_state *state, visitproc visi
 int shoal_pickle_state_clear(struct shoal_pickle_state *state);
 void shoal_pickle_state_free(struct shoal_pickle_state *state);
 
+/* How much memory this process could still take: 0 with *ret_bytes set, or negative. It bounds deep nesting. */
+typedef int (*shoal_memory_meter)(uint64_t *ret_bytes);
+void shoal_pickle_state_set_memory_meter(struct shoal_pickle_state *state, shoal_memory_meter meter);
+
 /* ---- for the engine: no file object, no subclass, reused from message to message ---- */
 
 /*

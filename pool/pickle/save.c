@@ -109,6 +109,17 @@ static int save_other(struct shoal_encoder *e, PyObject *obj, PyTypeObject *type
     return shoal__save_by_reduce(e, obj);
 }
 
+struct deeper {
+    struct shoal_encoder *e;
+    PyObject *obj;
+};
+
+static int save_deeper(void *context)
+{
+    struct deeper *deeper = context;
+    return shoal__save_without_id(deeper->e, deeper->obj);
+}
+
 int shoal__save_without_id(struct shoal_encoder *e, PyObject *obj)
 {
     if (shoal_sink_used(e->sink) >= e->frame_end && shoal__frame_turn(e) < 0)
@@ -131,12 +142,11 @@ int shoal__save_without_id(struct shoal_encoder *e, PyObject *obj)
     if (type == &PyBytes_Type)
         return shoal__save_bytes(e, obj);
 
-    if (Py_EnterRecursiveCall(" while pickling an object"))
-        return -1;
+    if (shoal__deep_is_reached(&e->stack))
+        return shoal__deep_call(&e->stack, e->state, save_deeper, &(struct deeper){e, obj});
     int result = save_builtin(e, obj, type);
     if (result == 0)
         result = save_other(e, obj, type);
-    Py_LeaveRecursiveCall();
     return result < 0 ? -1 : 0;
 }
 

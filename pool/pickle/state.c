@@ -45,6 +45,11 @@ static int shared_init(struct shoal_state_shared *shared)
     return 0;
 }
 
+void shoal_pickle_state_set_memory_meter(struct shoal_pickle_state *state, shoal_memory_meter meter)
+{
+    state->memory_available = meter;
+}
+
 static int names_init(struct shoal_state_names *names)
 {
     const struct {

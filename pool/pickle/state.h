@@ -174,6 +174,8 @@ struct shoal_pickle_state {
     struct shoal_code_opcodes opcodes;
     struct shoal_plain_type plain_types[SHOAL_PLAIN_TYPES];
     struct shoal_special_type special_types[SHOAL_SPECIAL_TYPES];
+    struct shoal_deep_stack *deep_stacks; /* of the dumps under way, the latest first */
+    shoal_memory_meter memory_available;  /* NULL: unknown */
     size_t last_dumps_size; /* of the last large pickle that dumps has made */
     struct shoal_encoder *idle_encoder; /* kept between calls of dumps; NULL while one is under way */
     struct shoal_decoder *idle_decoder; /* kept between calls of loads; NULL while one is under way */

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Nesting without end: a bound on memory, and PicklingError. Each takes seconds and gigabytes, in its own process."""
+
+ENDLESS = """
+import resource, shoal, sys
+
+class Endless:
+    def __reduce__(self):
+        return Endless, (Endless(),)
+
+{limit}
+try:
+    shoal.dumps(Endless())
+except shoal.PicklingError as error:
+    text = str(error)
+    assert text.startswith("cannot pickle objects that are nested so deeply: {why}"), text
+    assert "__reduce__ that makes a new object each time" in text and len(text) < 2000
+    assert shoal.loads(shoal.dumps([[1]])) == [[1]]
+    print("bounded", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 6 << 20)
+"""
+
+
+def test_a_reduce_that_makes_new_objects_for_ever_ends_in_a_pickling_error(fresh_python):
+    assert fresh_python(ENDLESS.format(limit="", why="the limit is 1 GiB")).stdout.split() == ["bounded", "True"]
+
+
+def test_without_memory_for_more_stack_it_is_a_pickling_error(fresh_python):
+    limit = "resource.setrlimit(resource.RLIMIT_AS, (900 << 20, 900 << 20))"
+    assert fresh_python(ENDLESS.format(limit=limit, why="there is no memory")).stdout.split() == ["bounded", "True"]
