@@ -45,17 +45,16 @@ def _whichmodule(obj: Any, name: str) -> str | None:
 
 def _lookup_module_and_qualname(obj: Any, name: str | None = None) -> tuple[types.ModuleType, str] | None:
     """Where obj can be imported from; None if it cannot."""
-    if name is None:
-        name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", "")
-    module_name = _whichmodule(obj, name)
-    module = sys.modules.get(module_name) if module_name not in (None, "__main__") else None
+    dotted: str = name or getattr(obj, "__qualname__", None) or obj.__name__
+    module_name = _whichmodule(obj, dotted)
+    module = sys.modules.get(module_name) if module_name and module_name != "__main__" else None
     if module is None:
         return None
     try:
-        found = _follow(module, name)
+        found = _follow(module, dotted)
     except AttributeError:
         return None
-    return (module, name) if found is obj else None
+    return (module, dotted) if found is obj else None
 
 
 def _is_registered_pickle_by_value(module: types.ModuleType) -> bool:
