@@ -14,6 +14,9 @@ int shoal_encoder_init(struct shoal_encoder *encoder, struct shoal_pickle_state 
 void shoal_encoder_done(struct shoal_encoder *encoder)
 {
     shoal_memo_done(&encoder->memo);
+    shoal__forget_late(encoder, 0);
+    PyMem_Free(encoder->late);
+    encoder->late = NULL;
     Py_CLEAR(encoder->path);
     Py_CLEAR(encoder->fast_seen);
     Py_CLEAR(encoder->first_code);
@@ -72,6 +75,7 @@ static int run(struct shoal_encoder *encoder, PyObject *obj)
 {
     encoder->path_mode = PATH_UNDECIDED;
     encoder->fast_depth = 0;
+    encoder->births = NULL;
     encoder->maker = NULL;
     if (encoder->protocol >= 2) {
         const uint8_t header[] = {OP_PROTO, (uint8_t)encoder->protocol};
@@ -86,6 +90,7 @@ static int run(struct shoal_encoder *encoder, PyObject *obj)
     }
     if (shoal__save(encoder, obj) < 0) {
         shoal__path_tell(encoder);
+        encoder->births = NULL;
         return -1;
     }
     if (shoal__op(encoder, OP_STOP) < 0 || shoal__frame_close(encoder) < 0)
@@ -178,6 +183,8 @@ int shoal__flush(struct shoal_encoder *encoder)
 
 int shoal__frame_turn(struct shoal_encoder *encoder)
 {
+    if (encoder->births)
+        return 0; /* it may have to go back */
     if (shoal__frame_close(encoder) < 0 || shoal__flush(encoder) < 0)
         return -1;
     if (!shoal__room(encoder, SHOAL_FRAME_HEADER_SIZE))
@@ -190,7 +197,7 @@ int shoal__blob(struct shoal_encoder *e, const uint8_t *header, size_t header_si
                 PyObject *payload)
 {
     bool apart = size >= SHOAL_FRAME_SIZE_TARGET;
-    if (!apart || (!e->framing && !e->hooks.file_write)) {
+    if (!apart || e->births || (!e->framing && !e->hooks.file_write)) {
         if (!shoal__room(e, header_size + size))
             return -1;
         memcpy(e->sink->cursor, header, header_size);

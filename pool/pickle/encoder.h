@@ -56,6 +56,12 @@ struct shoal_encoder {
     PyObject *first_code; /* bytes of the first code object of the stream, or NULL */
     PyObject *codes;      /* dict: bytes -> the same bytes, for all of them; NULL while there is one only */
 
+    struct shoal_birth *births;  /* classes under way, innermost first (births.c) */
+    struct shoal_birth *blocked; /* the one that stood in the way of the last save that failed */
+    struct shoal_late *late;     /* what waits for births */
+    Py_ssize_t late_count, late_room;
+    size_t buffers_taken; /* out of band */
+
     unsigned fast_depth;
     PyObject *fast_seen; /* dict of ids on the way down, beyond a certain depth of fast mode */
 
@@ -132,6 +138,8 @@ static inline int64_t shoal__find(const struct shoal_encoder *e, PyObject *obj)
     return shoal_memo_find(&e->memo, (uintptr_t)obj);
 }
 
+void shoal__forget_late(struct shoal_encoder *e, Py_ssize_t count); /* what was put off, down to `count` (births.c) */
+
 /* ---- saving objects ---- */
 
 int shoal__save(struct shoal_encoder *e, PyObject *obj);
@@ -172,8 +180,13 @@ int shoal__save_named(struct shoal_encoder *e, PyObject *obj, PyObject *module, 
 int shoal__save_type(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_function(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_class(struct shoal_encoder *e, PyObject *obj); /* by value */
+/* The members of a set, if they are all str, in order: 1; 0: others; -1. */
+int shoal__save_sorted(struct shoal_encoder *e, PyObject *set);
 int shoal__save_module(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_cell(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_closure(struct shoal_encoder *e, PyFunctionObject *function); /* a tuple of cells, first step */
+/* Fills the cells that came into the memo with this function: those with numbers from `first` up to `end`. */
+int shoal__fill_closure(struct shoal_encoder *e, PyFunctionObject *function, int64_t first, int64_t end);
 
 /* 1: written; 0: not known to be ordinary, ask it; -1. */
 int shoal__save_instance(struct shoal_encoder *e, PyObject *obj);

@@ -116,3 +116,26 @@ int shoal_memo_put(struct shoal_memo *memo, uintptr_t key, uint32_t index)
     Py_INCREF(object_of(key));
     return 0;
 }
+
+int shoal_memo_truncate(struct shoal_memo *memo, size_t count)
+{
+    if (memo->count <= count)
+        return 0;
+    uint32_t *indexes = PyMem_Malloc((count + 1) * sizeof *indexes);
+    if (!indexes) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t i = 0; i < count; i++)
+        indexes[i] = (uint32_t)shoal_memo_find(memo, memo->keys[i]);
+    if (++memo->generation == 0) {
+        memset(memo->slots, 0, (memo->mask + 1) * sizeof *memo->slots);
+        memo->generation = 1;
+    }
+    for (size_t i = 0; i < count; i++)
+        enter(memo, memo->keys[i], indexes[i]);
+    PyMem_Free(indexes);
+    while (memo->count > count) /* dropping an object may run code, which finds the table whole */
+        Py_DECREF(object_of(memo->keys[--memo->count]));
+    return 0;
+}

@@ -41,6 +41,9 @@ size_t shoal_memo_size(const struct shoal_memo *memo); /* its memory, in bytes *
 /* Enter a key that is not there yet, under `index`. 0, or -1 with an exception. */
 int shoal_memo_put(struct shoal_memo *memo, uintptr_t key, uint32_t index);
 
+/* Forget all but the first `count` that were entered. */
+int shoal_memo_truncate(struct shoal_memo *memo, size_t count);
+
 static inline size_t shoal_memo_hash(uintptr_t key)
 {
     /* Neighbours in memory stay neighbours in the table; blocks of 64 KiB are spread. */

@@ -21,6 +21,7 @@ extern PyType_Spec shoal__memo_proxy_spec;
 extern PyMethodDef shoal__pickler_functions[]; /* pickler_type.c */
 extern PyMethodDef shoal__dump_functions[];    /* dumps.c */
 extern PyMethodDef shoal__rebuild_functions[]; /* rebuild.c */
+extern PyMethodDef shoal__rebuild_class_functions[]; /* rebuild_class.c */
 
 PyObject *shoal__no_persistent_id(PyObject *self, PyObject *obj);
 PyObject *shoal__get_memo(PyObject *pickler, void *closure);

@@ -93,19 +93,6 @@ static PyObject *rebuild_fill_cell(PyObject *Py_UNUSED(self), PyObject *const *a
     Py_RETURN_NONE;
 }
 
-/* _type_tag(cls): a number that changes whenever the class or one of its bases is changed; 0: cannot be told. */
-static PyObject *type_tag(PyObject *self, PyObject *class)
-{
-    if (!PyType_Check(class)) {
-        PyErr_SetString(PyExc_TypeError, "_type_tag(cls)");
-        return NULL;
-    }
-    /* A lookup gives the class a version tag if it has none. */
-    _PyType_Lookup((PyTypeObject *)class, shoal_pickle_state_of_function(self)->names.doc);
-    bool valid = PyType_HasFeature((PyTypeObject *)class, Py_TPFLAGS_VALID_VERSION_TAG);
-    return PyLong_FromUnsignedLong(valid ? ((PyTypeObject *)class)->tp_version_tag : 0);
-}
-
 /* _is_importable(obj): would a reference by its own name lead to it? */
 static PyObject *is_importable(PyObject *self, PyObject *obj)
 {
@@ -121,7 +108,6 @@ PyMethodDef shoal__rebuild_functions[] = {
     {"_code", FASTCALL(rebuild_code), METH_FASTCALL, "A code object that was pickled by value."},
     {"_cell", FASTCALL(rebuild_cell), METH_FASTCALL, "A closure cell."},
     {"_fill_cell", FASTCALL(rebuild_fill_cell), METH_FASTCALL, "A closure cell's second step."},
-    {"_type_tag", type_tag, METH_O, "A number that changes whenever the class is changed; 0: cannot be told."},
     {"_is_importable", is_importable, METH_O, "Would a reference by its own name lead to it, and may it be one?"},
     {NULL, NULL, 0, NULL},
 };

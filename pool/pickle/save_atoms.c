@@ -141,6 +141,7 @@ static int save_taken(struct shoal_encoder *e, PyObject *obj, Py_ssize_t size)
     int taken = e->hooks.take(e->hooks.take_context, obj);
     if (taken <= 0)
         return taken;
+    e->buffers_taken++;
     const uint8_t call[] = {OP_NEXT_BUFFER, OP_TUPLE1, OP_REDUCE};
     if (shoal__save(e, (PyObject *)Py_TYPE(obj)) < 0 || shoal__raw(e, call, sizeof call) < 0)
         return -1;
@@ -233,6 +234,7 @@ int shoal__save_picklebuffer(struct shoal_encoder *e, PyObject *obj)
     if (!view)
         return -1;
     if (!in_band) {
+        e->buffers_taken++;
         const uint8_t code[] = {OP_NEXT_BUFFER, OP_READONLY_BUFFER};
         return shoal__raw(e, code, view->readonly ? 2 : 1);
     }

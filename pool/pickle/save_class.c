@@ -2,37 +2,19 @@
 /*
  * save_class.c - classes that cannot be imported, by value.
  *
- * As with functions, in two steps, because methods refer to their class:
+ *   shoal._rebuild._class(metaclass, name, bases, namespace, mark[, keywords])    and from here on it is in the memo
+ *   what had to wait for it (births.c), among it
+ *   shoal._rebuild._fill_class(class, attributes[, classes registered with an ABC])
  *
- *   shoal._rebuild._class(metaclass, name, bases, namespace, identity)       and from here on it is in the memo
- *   shoal._rebuild._fill_class(class, attributes, stamp, abc registrations)
+ * The namespace is the class's own dict in its order, without what a class makes by itself: slot descriptors, __dict__,
+ * __weakref__, _abc_impl. The reader hands all of it to the metaclass at once, as the class statement did. The mark
+ * says which class it is (class_record.c): where it lives already, _class gives the living one.
  *
- * The first namespace has what a class must be born with: __module__, __qualname__, __slots__, __orig_bases__, and what
- * could not be set afterwards. The
- * attributes follow in the order in which the class has them. What the new class makes by itself is left out: slot
- * descriptors, __dict__, __weakref__, _abc_impl.
- *
- * A class keeps the identity that it gets when it is first sent. Where a class of that identity lives already, _class
- * gives that one, and _fill_class changes it only if the stamp says that it was changed at the source since.
+ * So that one definition gives one stream: attribute names are written whole wherever they stand, whether they are
+ * interned or not, and sets of strings in order.
  */
-#include "encoder.h"
-
-struct class_parts {
-    PyObject *born_with;  /* dict */
-    PyObject *attributes; /* dict */
-    PyObject *identity;   /* bytes */
-    PyObject *stamp;      /* int */
-    PyObject *registered; /* list: classes registered with an ABC, or NULL */
-};
-
-static void parts_clear(struct class_parts *parts)
-{
-    Py_CLEAR(parts->born_with);
-    Py_CLEAR(parts->attributes);
-    Py_CLEAR(parts->identity);
-    Py_CLEAR(parts->stamp);
-    Py_CLEAR(parts->registered);
-}
+#include "births.h"
+#include "class_record.h"
 
 PyObject *shoal__rebuild_helper(PyObject **slot, const char *name)
 {
@@ -41,191 +23,269 @@ PyObject *shoal__rebuild_helper(PyObject **slot, const char *name)
     return *slot;
 }
 
+static bool is_text(PyObject *key, PyObject *text)
+{
+    return key == text || (PyUnicode_Check(key) && PyUnicode_Compare(key, text) == 0);
+}
+
 /* ---- what a class consists of ---- */
 
-/* Not every key is interned. */
-static bool is_name(PyObject *key, PyObject *name)
+static bool is_all_text(PyObject *list)
 {
-    return key == name || (PyUnicode_Check(key) && PyUnicode_Compare(key, name) == 0);
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++)
+        if (!PyUnicode_CheckExact(PyList_GET_ITEM(list, i)))
+            return false;
+    return true;
+}
+
+/* New reference to the sorted members of a set (or tuple) of strings; NULL, perhaps with an exception: it is none. */
+static PyObject *sorted_text(PyObject *members)
+{
+    PyObject *list = PySequence_List(members);
+    if (list && (!is_all_text(list) || PyList_Sort(list) < 0))
+        Py_CLEAR(list);
+    return list;
+}
+
+/* 3.13 fills this tuple from a set. New reference to the value that is to be written. */
+static PyObject *written_value(struct shoal_encoder *e, PyObject *key, PyObject *value)
+{
+    if (!PyTuple_CheckExact(value) || !is_text(key, e->state->classes.static_attributes))
+        return Py_NewRef(value);
+    PyObject *sorted = sorted_text(value);
+    PyObject *tuple = sorted ? PyList_AsTuple(sorted) : NULL;
+    Py_XDECREF(sorted);
+    return tuple || PyErr_Occurred() ? tuple : Py_NewRef(value);
 }
 
 /*
- * Must it be in the namespace that the class is made from? Besides what says so above, any name that the metaclass
- * keeps to itself: a property `__class__` or `__name__` in a class body is one for the instances, while setting it on
- * the finished class would mean the class's own.
+ * What says the slots, if __slots__ does not say them any more (it may have been an iterator): the names of their
+ * descriptors. New reference, or NULL without an exception.
  */
-static bool is_born_with(const struct shoal_state_names *names, PyObject *class, PyObject *key)
+static PyObject *slots_by_descriptors(struct shoal_encoder *e, PyTypeObject *class, PyObject *dict)
 {
-    if (is_name(key, names->module) || is_name(key, names->slots) || is_name(key, names->orig_bases) ||
-        is_name(key, names->qualname))
-        return true;
-    if (!PyUnicode_CheckExact(key))
-        return false;
-    PyObject *described = _PyType_Lookup(Py_TYPE(class), key); /* borrowed */
-    if (!described || !Py_TYPE(described)->tp_descr_set)
-        return false;
-    return !is_name(key, names->doc) && !is_name(key, names->annotations) && !is_name(key, names->type_params) &&
-           PyUnicode_CompareWithASCIIString(key, "__abstractmethods__") != 0;
-}
-
-static bool makes_itself(const struct shoal_state_names *names, PyObject *class, PyObject *key, PyObject *value)
-{
-    if (is_name(key, names->abc_impl) || is_name(key, names->slotnames))
-        return true;
-    PyTypeObject *kind = Py_TYPE(value);
-    /* A dataclass with slots still has the descriptors of the class that it was made from. */
-    if (kind == &PyGetSetDescr_Type && (is_name(key, names->weakref) || is_name(key, names->dict)))
-        return true;
-    return (kind == &PyMemberDescr_Type || kind == &PyGetSetDescr_Type) && PyDescr_TYPE(value) == (PyTypeObject *)class;
-}
-
-static int sort_attributes(struct shoal_encoder *e, PyObject *class, struct class_parts *parts)
-{
-    const struct shoal_state_names *names = &e->state->names;
-#if PY_VERSION_HEX >= 0x030C0000
-    PyObject *dict = PyType_GetDict((PyTypeObject *)class);
-#else
-    PyObject *dict = Py_XNewRef(((PyTypeObject *)class)->tp_dict);
-#endif
-    PyObject *key, *value;
+    PyObject *slots = PyDict_GetItemWithError(dict, e->state->names.slots); /* borrowed */
+    if (!slots || PyUnicode_Check(slots) || PyTuple_Check(slots) || PyDict_Check(slots) || PyAnySet_Check(slots))
+        return NULL;
+    PyObject *names = PyList_New(0), *key, *value;
     Py_ssize_t position = 0;
-    int result = dict ? 0 : -1;
-    while (result == 0 && PyDict_Next(dict, &position, &key, &value)) {
-        if (makes_itself(names, class, key, value))
-            continue;
-        result = PyDict_SetItem(is_born_with(names, class, key) ? parts->born_with : parts->attributes, key, value);
-    }
-    Py_XDECREF(dict);
-    return result;
+    int result = names ? 0 : -1;
+    while (result == 0 && PyDict_Next(dict, &position, &key, &value))
+        if ((Py_IS_TYPE(value, &PyMemberDescr_Type) || Py_IS_TYPE(value, &PyGetSetDescr_Type)) &&
+            PyDescr_TYPE(value) == class)
+            result = PyList_Append(names, key);
+    PyObject *tuple = result == 0 ? PyList_AsTuple(names) : NULL;
+    Py_XDECREF(names);
+    return tuple;
 }
 
-/* The classes that were registered with an ABC and live. */
-static int list_registered(PyObject *class, struct class_parts *parts)
-{
-    PyObject *get_dump = shoal_pickle__import("_abc", "_get_dump");
-    PyObject *dump = get_dump ? PyObject_CallOneArg(get_dump, class) : NULL;
-    Py_XDECREF(get_dump);
-    PyObject *iterator = dump ? PyObject_GetIter(PyTuple_GET_ITEM(dump, 0)) : NULL;
-    Py_XDECREF(dump);
-    parts->registered = PyList_New(0);
-    PyObject *reference;
-    int result = iterator && parts->registered ? 0 : -1;
-    while (result == 0 && (reference = PyIter_Next(iterator))) {
-        PyObject *registered = PyObject_CallNoArgs(reference);
-        Py_DECREF(reference);
-        if (!registered)
-            result = -1;
-        else if (registered != Py_None)
-            result = PyList_Append(parts->registered, registered);
-        Py_XDECREF(registered);
-    }
-    Py_XDECREF(iterator);
-    return PyErr_Occurred() ? -1 : result;
-}
-
-static int take_apart(struct shoal_encoder *e, PyObject *class, struct class_parts *parts)
+/* New reference to a dict of the attributes that are written. */
+static PyObject *attributes_of(struct shoal_encoder *e, PyTypeObject *class)
 {
     const struct shoal_state_names *names = &e->state->names;
-    parts->born_with = PyDict_New();
-    parts->attributes = PyDict_New();
-    if (!parts->born_with || !parts->attributes || sort_attributes(e, class, parts) < 0)
-        return -1;
-    PyObject *qualname = ((PyHeapTypeObject *)class)->ht_qualname;
-    if (PyDict_SetItem(parts->born_with, names->qualname, qualname) < 0)
-        return -1;
-    if (_PyType_Lookup((PyTypeObject *)class, names->abc_impl) && list_registered(class, parts) < 0)
-        return -1;
-    PyObject *get_record = shoal__rebuild_helper(&e->state->writer.class_record, "_class_record");
-    PyObject *record = get_record ? PyObject_CallOneArg(get_record, class) : NULL;
-    if (!record)
-        return -1;
-    int result = -1;
-    if (PyTuple_Check(record) && PyTuple_GET_SIZE(record) == 2) {
-        parts->identity = Py_NewRef(PyTuple_GET_ITEM(record, 0));
-        parts->stamp = Py_NewRef(PyTuple_GET_ITEM(record, 1));
-        result = 0;
-    } else {
-        PyErr_SetString(PyExc_TypeError, "_class_record must return (identity, stamp)");
+    PyObject *dict = shoal__class_dict(class), *attributes = PyDict_New(), *key, *value;
+    Py_ssize_t position = 0;
+    int result = attributes ? 0 : -1;
+    while (result == 0 && PyDict_Next(dict, &position, &key, &value)) {
+        if (shoal__class_makes(names, class, key, value))
+            continue;
+        PyObject *written = written_value(e, key, value);
+        result = written ? PyDict_SetItem(attributes, key, written) : -1;
+        Py_XDECREF(written);
     }
-    Py_DECREF(record);
-    return result;
+    PyObject *slots = result == 0 ? slots_by_descriptors(e, class, dict) : NULL;
+    if (slots)
+        result = PyDict_SetItem(attributes, names->slots, slots);
+    Py_XDECREF(slots);
+    Py_DECREF(dict);
+    /* A new class takes the name out of its namespace, and what is left there is an attribute for the instances. */
+    if (result == 0)
+        result = PyDict_SetItem(attributes, names->qualname, ((PyHeapTypeObject *)class)->ht_qualname);
+    if (result < 0)
+        Py_CLEAR(attributes);
+    return attributes;
+}
+
+/* New reference to the live classes that were registered with an ABC, or None. */
+static PyObject *registered_with(struct shoal_encoder *e, PyTypeObject *class)
+{
+    if (!_PyType_Lookup(class, e->state->names.abc_impl))
+        return Py_NewRef(Py_None);
+    PyObject *list = shoal__rebuild_helper(&e->state->classes.list_registered, "_list_registered");
+    return list ? PyObject_CallOneArg(list, (PyObject *)class) : NULL;
 }
 
 /* ---- writing it ---- */
 
-/* The second step, for the class that is on top of the stack and in the memo. Takes the attributes one by one so that
- * an error can say which. */
-static int save_attributes(struct shoal_encoder *e, PyObject *class, PyObject *attributes)
+int shoal__save_sorted(struct shoal_encoder *e, PyObject *set)
 {
-    if (shoal__empty_dict(e) < 0)
-        return -1;
-    if (e->binary && shoal__op(e, OP_MARK) < 0)
-        return -1;
-    PyObject *key, *value;
-    Py_ssize_t position = 0;
-    while (PyDict_Next(attributes, &position, &key, &value)) { /* our own dict: nobody changes it */
-        if (shoal__save(e, key) < 0 || shoal__save(e, value) < 0) {
-            shoal__path_add(e, "attribute %R of class '%U'", key, ((PyHeapTypeObject *)class)->ht_qualname);
-            return -1;
-        }
-        if (!e->binary && shoal__op(e, OP_SETITEM) < 0)
-            return -1;
-    }
-    return e->binary ? shoal__op(e, OP_SETITEMS) : 0;
+    PyObject *list = sorted_text(set);
+    if (!list)
+        return PyErr_Occurred() ? -1 : 0;
+    int result = 1;
+    for (Py_ssize_t i = 0; result == 1 && i < PyList_GET_SIZE(list); i++)
+        result = shoal__save_constant(e, PyList_GET_ITEM(list, i)) < 0 ? -1 : 1;
+    Py_DECREF(list);
+    return result;
 }
 
-static int save_second_step(struct shoal_encoder *e, PyObject *class, const struct class_parts *parts)
+static int save_name(struct shoal_encoder *e, PyObject *name)
 {
-    int n = parts->registered && PyList_GET_SIZE(parts->registered) > 0 ? 4 : 3;
+    return PyUnicode_CheckExact(name) ? shoal__save_constant(e, name) : shoal__save(e, name);
+}
+
+/* The cell of super() as __classcell__: the birth fills it, before any hook runs. */
+static int save_class_cell(struct shoal_encoder *e, const struct shoal_birth *birth, bool *any)
+{
+    int64_t index = birth->cell ? shoal__find(e, birth->cell) : -1;
+    if (index < 0)
+        return 0;
+    if ((e->binary && !*any && shoal__op(e, OP_MARK) < 0) || shoal__save_constant(e, e->state->classes.classcell) < 0 ||
+        shoal__get_index(e, index) < 0)
+        return -1;
+    *any = true;
+    return e->binary ? 0 : shoal__op(e, OP_SETITEM);
+}
+
+static int save_attribute(struct shoal_encoder *e, bool *any, PyObject *class, PyObject *key, PyObject *value)
+{
+    if (shoal__save_item(e, any, key, value, LATE_ATTRIBUTE, class) >= 0)
+        return 0;
+    shoal__path_add(e, "attribute %R of class '%U'", key, ((PyHeapTypeObject *)class)->ht_qualname);
+    return -1;
+}
+
+static int save_all_attributes(struct shoal_encoder *e, bool *any, PyObject *class, PyObject *attributes)
+{
+    PyObject *key, *value;
+    Py_ssize_t position = 0;
+    while (PyDict_Next(attributes, &position, &key, &value)) /* our own dict: nobody changes it */
+        if (save_attribute(e, any, class, key, value) < 0)
+            return -1;
+    return 0;
+}
+
+static int save_namespace(struct shoal_encoder *e, const struct shoal_birth *birth, PyObject *attributes)
+{
+    bool any = false;
+    if (shoal__empty_dict(e) < 0 || save_all_attributes(e, &any, birth->class, attributes) < 0 ||
+        save_class_cell(e, birth, &any) < 0)
+        return -1;
+    return shoal__end_items(e, any);
+}
+
+/* One attribute, or all of the dict `value` if key is NULL; registered may be NULL. */
+static int save_fill(struct shoal_encoder *e, PyObject *class, PyObject *key, PyObject *value, PyObject *registered)
+{
+    int n = registered ? 3 : 2;
+    bool any = false;
     if (shoal__save_rebuilder(e, REBUILD_FILL_CLASS) < 0 || shoal__begin_tuple(e, n) < 0 ||
-        shoal__save(e, class) < 0 || save_attributes(e, class, parts->attributes) < 0 ||
-        shoal__save(e, parts->stamp) < 0)
+        shoal__save(e, class) < 0 || shoal__empty_dict(e) < 0)
         return -1;
-    if (n == 4 && shoal__save(e, parts->registered) < 0)
+    if (key ? save_attribute(e, &any, class, key, value) < 0 : value && save_all_attributes(e, &any, class, value) < 0)
         return -1;
-    if (shoal__end_tuple(e, n) < 0 || shoal__op(e, OP_REDUCE) < 0)
+    if (shoal__end_items(e, any) < 0 || (registered && shoal__save(e, registered) < 0) ||
+        shoal__end_tuple(e, n) < 0 || shoal__op(e, OP_REDUCE) < 0)
         return -1;
     return shoal__op(e, OP_POP);
 }
 
-static int save_ordinary(struct shoal_encoder *e, PyObject *class, const struct class_parts *parts)
+int shoal__save_late_attribute(struct shoal_encoder *e, PyObject *class, PyObject *key, PyObject *value)
 {
-    PyObject *name = ((PyHeapTypeObject *)class)->ht_name;
-    PyObject *arguments = PyTuple_Pack(5, (PyObject *)Py_TYPE(class), name, ((PyTypeObject *)class)->tp_bases,
-                                       parts->born_with, parts->identity);
-    if (shoal__save_rebuilt(e, REBUILD_CLASS, arguments, class) < 0)
-        return -1;
-    return save_second_step(e, class, parts);
+    return save_fill(e, class, key, value, NULL);
 }
 
-/* An enum is born with its members; shoal._rebuild says what else is left of its attributes then. */
-static int save_enum(struct shoal_encoder *e, PyObject *class, struct class_parts *parts)
+int shoal__save_late_registered(struct shoal_encoder *e, PyObject *class, PyObject *classes)
 {
-    PyObject *describe = shoal__rebuild_helper(&e->state->writer.describe_enum, "_describe_enum");
-    PyObject *both = describe ? PyObject_CallFunctionObjArgs(describe, class, parts->born_with, parts->attributes,
-                                                             parts->identity, NULL)
-                              : NULL;
-    if (!both)
+    return save_fill(e, class, NULL, NULL, classes);
+}
+
+static int save_ordinary(struct shoal_encoder *e, struct shoal_birth *birth, const struct shoal_class_record *record)
+{
+    PyTypeObject *class = (PyTypeObject *)birth->class;
+    int n = record->keywords ? 6 : 5;
+    PyObject *attributes = attributes_of(e, class);
+    int result = attributes && shoal__save_rebuilder(e, REBUILD_CLASS) == 0 && shoal__begin_tuple(e, n) == 0 &&
+                         shoal__save(e, (PyObject *)Py_TYPE(class)) == 0 &&
+                         save_name(e, ((PyHeapTypeObject *)class)->ht_name) == 0 &&
+                         shoal__save(e, class->tp_bases) == 0 && save_namespace(e, birth, attributes) == 0 &&
+                         shoal__save(e, record->mark) == 0
+                     ? 0
+                     : -1;
+    Py_XDECREF(attributes);
+    if (result < 0 || (record->keywords && shoal__save(e, record->keywords) < 0))
         return -1;
+    return shoal__end_tuple(e, n);
+}
+
+/* An enum is born with its members; shoal._rebuild_class says what is left of its attributes then. */
+static int save_enum(struct shoal_encoder *e, struct shoal_birth *birth, const struct shoal_class_record *record)
+{
+    PyObject *describe = shoal__rebuild_helper(&e->state->classes.describe_enum, "_describe_enum");
+    PyObject *attributes = describe ? attributes_of(e, (PyTypeObject *)birth->class) : NULL;
+    PyObject *both = attributes ? PyObject_CallFunctionObjArgs(describe, birth->class, attributes, record->mark,
+                                                               record->keywords ? record->keywords : Py_None, NULL)
+                                : NULL;
+    Py_XDECREF(attributes);
     int result = -1;
-    if (PyTuple_Check(both) && PyTuple_GET_SIZE(both) == 2 && PyDict_CheckExact(PyTuple_GET_ITEM(both, 1))) {
-        Py_SETREF(parts->attributes, Py_NewRef(PyTuple_GET_ITEM(both, 1)));
-        result = shoal__save_rebuilt(e, REBUILD_ENUM, Py_NewRef(PyTuple_GET_ITEM(both, 0)), class);
-    } else {
+    if (both && PyTuple_Check(both) && PyTuple_GET_SIZE(both) == 2 && PyTuple_Check(PyTuple_GET_ITEM(both, 0)) &&
+        PyDict_CheckExact(PyTuple_GET_ITEM(both, 1))) {
+        result = 0;
+        if (PyDict_GET_SIZE(PyTuple_GET_ITEM(both, 1)) > 0)
+            result = shoal__put_off(e, birth, LATE_ATTRIBUTE, birth->class, NULL, PyTuple_GET_ITEM(both, 1));
+        if (result == 0 && shoal__save_rebuilder(e, REBUILD_ENUM) < 0)
+            result = -1;
+        if (result == 0)
+            result = shoal__save(e, PyTuple_GET_ITEM(both, 0));
+    } else if (both) {
         PyErr_SetString(PyExc_TypeError, "_describe_enum must return (arguments, attributes)");
     }
-    Py_DECREF(both);
-    return result < 0 ? -1 : save_second_step(e, class, parts);
+    Py_XDECREF(both);
+    return result;
 }
 
 static int is_enum(PyObject *class)
 {
     PyObject *enum_module = PyDict_GetItemString(PyImport_GetModuleDict(), "enum"); /* borrowed */
-    if (!enum_module)
-        return 0; /* nobody has made an enum yet */
+    if (!enum_module || Py_IS_TYPE(class, &PyType_Type))
+        return 0; /* nobody has made an enum yet, or it has no metaclass of its own */
     PyObject *meta = PyObject_GetAttrString(enum_module, "EnumMeta");
     int result = meta ? PyObject_IsInstance(class, meta) : -1;
     Py_XDECREF(meta);
+    return result;
+}
+
+static int save_born(struct shoal_encoder *e, struct shoal_birth *birth, const struct shoal_class_record *record)
+{
+    PyObject *registered = registered_with(e, (PyTypeObject *)birth->class);
+    int enumeration = registered ? is_enum(birth->class) : -1;
+    int result = enumeration < 0 ? -1 : enumeration ? save_enum(e, birth, record) : save_ordinary(e, birth, record);
+    if (result == 0 && PyList_CheckExact(registered) && PyList_GET_SIZE(registered) > 0)
+        result = shoal__put_off(e, birth, LATE_REGISTERED, birth->class, NULL, registered);
+    Py_XDECREF(registered);
+    return result < 0 || shoal__op(e, OP_REDUCE) < 0 ? -1 : 0;
+}
+
+static int save_by_value(struct shoal_encoder *e, PyObject *class)
+{
+    struct shoal_class_record *record = shoal__class_record(e->state, (PyTypeObject *)class); /* borrowed: */
+    if (!record)
+        return -1;
+    Py_INCREF(record);
+    struct shoal_birth birth = {.class = class, .outer = e->births};
+    bool fast = e->fast;
+    e->fast = false; /* a class refers to itself: into the memo, fast mode or not */
+    e->births = &birth;
+    int result = save_born(e, &birth, record);
+    e->births = birth.outer;
+    Py_DECREF(record);
+    if (result == 0 && shoal__find(e, class) >= 0) /* it was reached through its own bases or metaclass */
+        result = shoal__block(e, &birth);
+    if (result == 0)
+        result = shoal__put_key(e, (uintptr_t)class);
+    if (result == 0)
+        result = shoal__save_late(e, &birth);
+    e->fast = fast;
     return result;
 }
 
@@ -240,21 +300,15 @@ static int save_builtin_type(struct shoal_encoder *e, PyObject *class)
 
 int shoal__save_class(struct shoal_encoder *e, PyObject *class)
 {
-    int builtin = save_builtin_type(e, class);
+    struct shoal_birth *birth = shoal__birth_of(e, class);
+    if (birth)
+        return shoal__block(e, birth);
+    PyTypeObject *type = (PyTypeObject *)class;
+    bool built_in = Py_IS_TYPE(class, &PyType_Type) && !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE);
+    int builtin = built_in ? save_builtin_type(e, class) : 0;
     if (builtin != 0)
         return builtin < 0 ? -1 : 0;
-    PyTypeObject *type = (PyTypeObject *)class;
     if (!PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) || PyType_HasFeature(type, Py_TPFLAGS_IMMUTABLETYPE))
         return shoal__save_global(e, class, NULL); /* made in C: pickle's own complaint is the right one */
-    struct class_parts parts = {0};
-    int result = take_apart(e, class, &parts);
-    if (result == 0) {
-        int enumeration = is_enum(class);
-        if (enumeration < 0)
-            result = -1;
-        else
-            result = enumeration ? save_enum(e, class, &parts) : save_ordinary(e, class, &parts);
-    }
-    parts_clear(&parts);
-    return result;
+    return save_by_value(e, class);
 }

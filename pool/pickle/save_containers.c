@@ -116,6 +116,12 @@ static Py_ssize_t save_numbers(struct shoal_encoder *e, PyObject *list, Py_ssize
     return n;
 }
 
+/* Within a class, for which one definition is to give one stream. 1: written; 0: by their hashes, then; -1. */
+static int save_in_order(struct shoal_encoder *e, PyObject *set)
+{
+    return e->births ? shoal__save_sorted(e, set) : 0;
+}
+
 /* Up to `most` items of the list. The number of items written, or -1. */
 static Py_ssize_t save_some(struct shoal_encoder *e, PyObject *list, Py_ssize_t from, Py_ssize_t most)
 {
@@ -421,6 +427,9 @@ static int batch_set(struct shoal_encoder *e, PyObject *set)
     do {
         if (shoal__op(e, OP_MARK) < 0)
             return -1;
+        int sorted = save_in_order(e, set);
+        if (sorted != 0)
+            return sorted < 0 ? -1 : shoal__op(e, OP_ADDITEMS);
         n = save_members(e, set, &position, SHOAL_BATCH_SIZE);
         if (n < 0 || shoal__op(e, OP_ADDITEMS) < 0)
             return -1;
@@ -448,7 +457,8 @@ int shoal__save_frozenset(struct shoal_encoder *e, PyObject *obj)
     if (shoal__op(e, OP_MARK) < 0)
         return -1;
     Py_ssize_t position = 0;
-    if (save_members(e, obj, &position, PY_SSIZE_T_MAX) < 0)
+    int sorted = save_in_order(e, obj);
+    if (sorted < 0 || (sorted == 0 && save_members(e, obj, &position, PY_SSIZE_T_MAX) < 0))
         return -1;
     int64_t index = shoal__find(e, obj);
     if (index >= 0) /* a cycle through itself, as with tuples */

@@ -15,13 +15,7 @@
  *
  * In fast mode there is no memo: everything is written into the first step, and cycles have no end, as pickle says.
  */
-#include "encoder.h"
-
-static bool is_atom(PyObject *obj)
-{
-    return obj == Py_None || PyBool_Check(obj) || PyLong_CheckExact(obj) || PyFloat_CheckExact(obj) ||
-           PyUnicode_CheckExact(obj) || PyBytes_CheckExact(obj);
-}
+#include "births.h"
 
 /* ---- dict items, of any protocol, for the dict on top of the stack ---- */
 
@@ -125,7 +119,10 @@ static int save_submodules(struct shoal_encoder *e, PyObject *module, PyObject *
 static int save_one_global(struct items *items, PyObject *key, PyObject *value, PyObject *function)
 {
     struct shoal_encoder *e = items->e;
-    if (items_add(items, key, value) < 0) {
+    int result = e->births ? shoal__save_item(e, &items->any, key, value, LATE_GLOBAL,
+                                              ((PyFunctionObject *)function)->func_globals)
+                           : items_add(items, key, value);
+    if (result < 0) {
         shoal__path_add(e, "global %R of function '%U'", key, ((PyFunctionObject *)function)->func_name);
         return -1;
     }
@@ -151,6 +148,15 @@ static int save_globals(struct shoal_encoder *e, PyObject *function, PyObject *g
             return -1;
     }
     return items_end(&items);
+}
+
+int shoal__save_late_global(struct shoal_encoder *e, PyObject *globals, PyObject *key, PyObject *value)
+{
+    int64_t index = shoal_memo_find(&e->memo, (uintptr_t)globals | SHOAL_MEMO_SHADOW);
+    if (shoal__get_index(e, index) < 0 || shoal__save_constant(e, key) < 0 || shoal__save(e, value) < 0 ||
+        shoal__op(e, OP_SETITEM) < 0)
+        return -1;
+    return shoal__op(e, OP_POP);
 }
 
 static int save_globals_submodules(struct shoal_encoder *e, PyObject *globals, PyObject *code,
@@ -209,101 +215,6 @@ static int fill_namespace(struct shoal_encoder *e, PyObject *function, PyObject 
     if (shoal__get_index(e, index) < 0 || save_globals(e, function, globals, names) < 0 || shoal__op(e, OP_POP) < 0)
         return -1;
     return save_globals_submodules(e, globals, code, facts);
-}
-
-/* ---- cells ---- */
-
-/* A new cell, in the memo, with its content only if that cannot lead back to it. */
-static int make_cell(struct shoal_encoder *e, PyObject *cell)
-{
-    PyObject *content = PyCell_GET(cell);
-    int n = content && (e->fast || is_atom(content));
-    if (shoal__save_rebuilder(e, REBUILD_CELL) < 0 || shoal__begin_tuple(e, n) < 0)
-        return -1;
-    if (n) {
-        Py_INCREF(content);
-        int result = shoal__save(e, content);
-        Py_DECREF(content);
-        if (result < 0)
-            return -1;
-    }
-    if (shoal__end_tuple(e, n) < 0 || shoal__op(e, OP_REDUCE) < 0)
-        return -1;
-    return shoal__put(e, cell);
-}
-
-/* fill_cell(cell, content), for a cell that is in the memo. */
-static int fill_cell(struct shoal_encoder *e, PyObject *cell)
-{
-    PyObject *content = PyCell_GET(cell);
-    if (e->fast || !content || is_atom(content))
-        return 0;
-    Py_INCREF(content);
-    int result = -1;
-    if (shoal__save_rebuilder(e, REBUILD_FILL_CELL) == 0 && shoal__begin_tuple(e, 2) == 0 &&
-        shoal__get_index(e, shoal__find(e, cell)) == 0 && shoal__save(e, content) == 0 &&
-        shoal__end_tuple(e, 2) == 0 && shoal__op(e, OP_REDUCE) == 0)
-        result = shoal__op(e, OP_POP);
-    Py_DECREF(content);
-    return result;
-}
-
-int shoal__save_cell(struct shoal_encoder *e, PyObject *cell)
-{
-    return make_cell(e, cell) < 0 ? -1 : fill_cell(e, cell);
-}
-
-static int save_closure(struct shoal_encoder *e, PyObject *closure)
-{
-    Py_ssize_t n = PyTuple_GET_SIZE(closure);
-    if (shoal__begin_tuple(e, n) < 0)
-        return -1;
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *cell = PyTuple_GET_ITEM(closure, i);
-        int64_t index = shoal__find(e, cell);
-        if ((index >= 0 ? shoal__get_index(e, index) : make_cell(e, cell)) < 0)
-            return -1;
-    }
-    return shoal__end_tuple(e, n);
-}
-
-static PyObject *free_variable(PyObject *code, Py_ssize_t i)
-{
-#if PY_VERSION_HEX >= 0x030B0000
-    PyObject *names = PyCode_GetFreevars((PyCodeObject *)code);
-#else
-    PyObject *names = Py_NewRef(((PyCodeObject *)code)->co_freevars);
-#endif
-    PyObject *name = names && i < PyTuple_GET_SIZE(names) ? Py_NewRef(PyTuple_GET_ITEM(names, i)) : NULL;
-    Py_XDECREF(names);
-    return name;
-}
-
-static void tell_free_variable(struct shoal_encoder *e, PyFunctionObject *function, Py_ssize_t i)
-{
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyObject *name = free_variable(function->func_code, i);
-    PyErr_Restore(type, value, traceback);
-    if (name)
-        shoal__path_add(e, "closure variable %R of function '%U'", name, function->func_name);
-    Py_XDECREF(name);
-}
-
-/* Fills the cells that came into the memo with this function: those with numbers from `first` up to `end`. */
-static int fill_closure(struct shoal_encoder *e, PyFunctionObject *function, int64_t first, int64_t end)
-{
-    PyObject *closure = function->func_closure;
-    for (Py_ssize_t i = 0; closure && i < PyTuple_GET_SIZE(closure); i++) {
-        int64_t index = shoal__find(e, PyTuple_GET_ITEM(closure, i));
-        if (index < first || index >= end)
-            continue;
-        if (fill_cell(e, PyTuple_GET_ITEM(closure, i)) < 0) {
-            tell_free_variable(e, function, i);
-            return -1;
-        }
-    }
-    return 0;
 }
 
 /* ---- attributes ---- */
@@ -392,7 +303,7 @@ static int save_attributes(struct shoal_encoder *e, PyFunctionObject *f, const s
 }
 
 /* BUILD with (its __dict__ or None, {attribute: value}). */
-static int save_function_state(struct shoal_encoder *e, PyFunctionObject *f)
+static int save_state_now(struct shoal_encoder *e, PyFunctionObject *f)
 {
     struct attribute attributes[ATTRIBUTES_MAX];
     int n = list_attributes(e, f, attributes);
@@ -416,6 +327,26 @@ static int save_function_state(struct shoal_encoder *e, PyFunctionObject *f)
     if (result < 0 || shoal__end_tuple(e, 2) < 0)
         return -1;
     return shoal__op(e, OP_BUILD);
+}
+
+static int save_function_state(struct shoal_encoder *e, PyFunctionObject *f)
+{
+    if (!e->births)
+        return save_state_now(e, f);
+    struct shoal_point point;
+    shoal__point_take(e, &point);
+    if (save_state_now(e, f) == 0)
+        return 0;
+    if (shoal__point_return(e, &point) < 0)
+        return -1;
+    return shoal__put_off(e, e->blocked, LATE_FUNCTION, (PyObject *)f, NULL, NULL);
+}
+
+int shoal__save_late_function(struct shoal_encoder *e, PyObject *function)
+{
+    if (shoal__get_index(e, shoal__find(e, function)) < 0 || save_state_now(e, (PyFunctionObject *)function) < 0)
+        return -1;
+    return shoal__op(e, OP_POP);
 }
 
 /* ---- code ---- */
@@ -477,12 +408,12 @@ static int save_by_value(struct shoal_encoder *e, PyFunctionObject *f, PyObject 
         save_namespace(e, (PyObject *)f, globals, facts->globals) < 0)
         return -1;
     int64_t first = (int64_t)e->memo.count;
-    if (closure && save_closure(e, closure) < 0)
+    if (closure && shoal__save_closure(e, f) < 0)
         return -1;
     int64_t end = (int64_t)e->memo.count;
     if (shoal__end_tuple(e, n) < 0 || shoal__op(e, OP_REDUCE) < 0 || shoal__put(e, (PyObject *)f) < 0)
         return -1;
-    if (fill_closure(e, f, first, end) < 0 || fill_namespace(e, (PyObject *)f, globals, code, facts) < 0)
+    if (shoal__fill_closure(e, f, first, end) < 0 || fill_namespace(e, (PyObject *)f, globals, code, facts) < 0)
         return -1;
     return save_function_state(e, f);
 }

@@ -436,19 +436,13 @@ int shoal__save_rebuilder(struct shoal_encoder *e, enum shoal_rebuilder which)
     return e->fast ? 0 : shoal__put_key(e, key);
 }
 
-/* The second step of these names them again, and they refer to themselves: into the memo, fast mode or not. */
-static bool needs_second_step(enum shoal_rebuilder which)
-{
-    return which == REBUILD_CLASS || which == REBUILD_ENUM;
-}
-
 int shoal__save_rebuilt(struct shoal_encoder *e, enum shoal_rebuilder which, PyObject *arguments, PyObject *obj)
 {
     if (!arguments)
         return -1;
     int result = -1;
     if (shoal__save_rebuilder(e, which) == 0 && shoal__save(e, arguments) == 0 && shoal__op(e, OP_REDUCE) == 0)
-        result = needs_second_step(which) ? shoal__put_key(e, (uintptr_t)obj) : shoal__put(e, obj);
+        result = shoal__put(e, obj);
     Py_DECREF(arguments);
     return result;
 }

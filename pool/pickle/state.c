@@ -164,6 +164,8 @@ int shoal_pickle_state_traverse(struct shoal_pickle_state *state, visitproc visi
         result = visit_section(&state->reader, sizeof state->reader, visit, arg);
     for (size_t i = 0; !result && i < SHOAL_SPECIAL_TYPES; i++)
         Py_VISIT(state->special_types[i].describer);
+    if (!result)
+        result = visit_section(&state->classes, sizeof state->classes, visit, arg);
     return result;
 }
 
@@ -181,6 +183,7 @@ int shoal_pickle_state_clear(struct shoal_pickle_state *state)
         state->special_types[i].version = 0;
         Py_CLEAR(state->special_types[i].describer);
     }
+    clear_section(&state->classes, sizeof state->classes);
     clear_section(&state->reader, sizeof state->reader);
     clear_section(&state->writer, sizeof state->writer);
     clear_section(&state->names, sizeof state->names);

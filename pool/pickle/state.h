@@ -106,6 +106,7 @@ enum shoal_rebuilder {
     REBUILD_VIEW,
     REBUILD_TYPE_PARAMETER,
     REBUILD_DESCRIPTOR,
+    REBUILD_CONTENT,
     REBUILDER_COUNT,
 };
 
@@ -122,10 +123,33 @@ struct shoal_state_writer {
     PyObject *code_by_bytes; /* dict: code as bytes -> code, so that loading it again is a lookup */
     PyObject *rebuild_module;               /* "shoal._rebuild" */
     PyObject *rebuilder_names[REBUILDER_COUNT]; /* str; their addresses are also the memo's keys for them */
-    PyObject *class_record;   /* shoal._rebuild._class_record, or NULL until a class is sent by value */
-    PyObject *describe_enum;  /* shoal._rebuild._describe_enum, likewise */
-    PyObject *find_describer; /* shoal._describe.find_describer, likewise */
+    PyObject *find_describer; /* shoal._describe.find_describer, or NULL until such an object is met */
     PyObject *describe_parameter; /* shoal._rebuild._describe_type_parameter, likewise */
+};
+
+/* Classes by value: which is which (class_record.c), and names that they need. */
+struct shoal_state_classes {
+    PyObject *record_type;
+    PyObject *by_address;   /* dict: address of a class -> its record */
+    PyObject *by_reference; /* dict: address of a weakref of ours -> (address of the class, what is kept of it) */
+    PyObject *by_identity;  /* dict: identity -> list of records */
+    PyObject *ordinals;     /* dict: identity without its ordinal -> the next ordinal */
+    PyObject *defined_with; /* dict: address of a class -> (weakref, keyword arguments of its definition) */
+    PyObject *forget;       /* callback of our weakrefs */
+    PyObject *build_class;  /* the __build_class__ that was there before ours */
+    PyObject *list_registered; /* functions of shoal._rebuild, from their first use on */
+    PyObject *describe_enum;
+    PyObject *make_class;
+    PyObject *make_enum;
+    PyObject *change_class;
+    PyObject *fill_class;
+    PyObject *func; /* "__func__" */
+    PyObject *fget;
+    PyObject *fset;
+    PyObject *fdel;
+    PyObject *static_attributes;
+    PyObject *classcell;
+    PyObject *abstract_methods;
 };
 
 /* What an instruction's argument has to do with globals. */
@@ -171,6 +195,8 @@ struct shoal_pickle_state {
     struct shoal_state_names names;
     struct shoal_state_writer writer;
     struct shoal_state_reader reader;
+    struct shoal_state_classes classes;
+    unsigned fork_epoch; /* how many forks lie between the first process and this one */
     struct shoal_code_opcodes opcodes;
     struct shoal_plain_type plain_types[SHOAL_PLAIN_TYPES];
     struct shoal_special_type special_types[SHOAL_SPECIAL_TYPES];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* writer.c - sets up the pickler's section of the state, its types and functions. */
+#include "class_record.h"
 #include "pickler_type.h"
 
 static const char *const rebuilder_names[REBUILDER_COUNT] = {
@@ -15,6 +16,7 @@ static const char *const rebuilder_names[REBUILDER_COUNT] = {
     [REBUILD_VIEW] = "_view",
     [REBUILD_TYPE_PARAMETER] = "_type_parameter",
     [REBUILD_DESCRIPTOR] = "_descriptor",
+    [REBUILD_CONTENT] = "_content",
 };
 
 static int add_place(PyObject *found, PyObject *type, const char *module, PyObject *name)
@@ -83,7 +85,8 @@ static int make_objects(struct shoal_state_writer *writer)
 int shoal_pickle__writer_init(struct shoal_pickle_state *state, PyObject *module)
 {
     struct shoal_state_writer *writer = &state->writer;
-    if (make_objects(writer) < 0 || shoal__code_facts_init(state) < 0)
+    if (make_objects(writer) < 0 || shoal__code_facts_init(state) < 0 ||
+        shoal__class_records_init(state, module) < 0)
         return -1;
     writer->pickler_type = PyType_FromModuleAndSpec(module, &shoal__pickler_spec, NULL);
     writer->memo_proxy_type = PyType_FromModuleAndSpec(module, &shoal__memo_proxy_spec, NULL);
@@ -93,6 +96,8 @@ int shoal_pickle__writer_init(struct shoal_pickle_state *state, PyObject *module
         return -1;
     if (shoal_pickle__add_functions(module, shoal__dump_functions) < 0 ||
         shoal_pickle__add_functions(module, shoal__pickler_functions) < 0)
+        return -1;
+    if (shoal_pickle__add_functions(module, shoal__rebuild_class_functions) < 0)
         return -1;
     return shoal_pickle__add_functions(module, shoal__rebuild_functions);
 }

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How a class that travels by value is made and changed; used by ``pool/pickle/rebuild_class.c``.
+
+A class is made as its definition made it: its metaclass is called once, with the whole namespace and the keyword
+arguments of the definition, so that the hooks of metaclass, bases and descriptors run once and see what they saw there.
+What hooks compute they compute anew; then every attribute is put to what it was at the source. So a hook's effect on
+others (a registry) is there, and the class is what was sent.
+
+Which class is which is known in C; nothing here keeps anything.
+"""
+
+from __future__ import annotations
+
+import abc
+import warnings
+from typing import Any
+
+_MISSING = object()
+# Not attributes of the class that is made.
+_USED_UP = frozenset({"__qualname__", "__classcell__", "__slots__"})
+# Of the names that `type` keeps to itself, those that mean the class's own attribute when they are set on a class.
+_SETTABLE = frozenset({"__doc__", "__module__", "__annotations__", "__abstractmethods__", "__type_params__"})
+
+
+def _set(cls: type, name: str, value: Any) -> None:
+    """Past any ``__setattr__`` and property of the metaclass: at the source it has run already."""
+    if name not in _SETTABLE and hasattr(type(type.__dict__.get(name)), "__set__"):
+        return  # a property `__name__` or `__class__` for the instances: only a birth can give it
+    try:
+        type.__setattr__(cls, name, value)
+    except TypeError:  # a metaclass made in C that insists on its own
+        setattr(cls, name, value)
+
+
+def _delete(cls: type, name: str) -> None:
+    try:
+        type.__delattr__(cls, name)
+    except (AttributeError, TypeError):
+        pass
+
+
+def _set_names(cls: type, name: str, qualname: str) -> None:
+    if type.__dict__["__name__"].__get__(cls) != name:
+        type.__dict__["__name__"].__set__(cls, name)
+    if type.__dict__["__qualname__"].__get__(cls) != qualname:
+        type.__dict__["__qualname__"].__set__(cls, qualname)
+
+
+# ---- made ----
+
+
+class _NoHooks:
+    """A base for a moment: keeps ``__init_subclass__`` of the others from being called."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        pass
+
+
+def _is_typed_dict(metaclass: type) -> bool:
+    return metaclass.__name__ == "_TypedDictMeta" and metaclass.__module__ in ("typing", "typing_extensions")
+
+
+def _slot_names(name: str, slots: Any) -> set[str]:
+    """The attributes that ``__slots__`` makes: they must not be in the namespace, too."""
+    if isinstance(slots, str):
+        slots = (slots,)
+    owner = name.lstrip("_")
+    mangled = set()
+    for slot in slots:
+        private = isinstance(slot, str) and owner and slot.startswith("__") and not slot.endswith("__")
+        mangled.add(f"_{owner}{slot}" if private else slot)
+    return mangled
+
+
+def _make_without_hooks(metaclass: Any, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> type:
+    if bases == (object,):
+        made: type = type.__new__(metaclass, name, bases, namespace)
+        return made
+    made = type.__new__(metaclass, name, (_NoHooks, *bases), namespace)
+    made.__bases__ = bases
+    return made
+
+
+def _call(
+    metaclass: Any, name: str, bases: tuple[type, ...], namespace: dict[str, Any], keywords: dict[str, Any]
+) -> type:
+    prepare = getattr(metaclass, "__prepare__", None)
+    prepared = {} if prepare is None else prepare(name, bases, **keywords)
+    for key, value in namespace.items():
+        prepared[key] = value
+    made: type = metaclass(name, bases, prepared, **keywords)
+    return made
+
+
+def make(
+    metaclass: Any,
+    name: str,
+    bases: tuple[type, ...],
+    namespace: dict[str, Any],
+    keywords: dict[str, Any] | None,
+) -> type:
+    """The class, from its metaclass. The namespace is left as it is."""
+    body = namespace
+    conflicts = _slot_names(name, namespace.get("__slots__", ())) & namespace.keys()
+    if conflicts:  # set on the class after its slots were made
+        body = {key: value for key, value in namespace.items() if key not in conflicts}
+    if _is_typed_dict(metaclass):
+        # The bases are dict already, and what the metaclass finds out of the annotations is there.
+        made: type = type.__new__(metaclass, name, bases, dict(body))
+    else:
+        try:
+            made = _call(metaclass, name, bases, body, keywords or {})
+        except Exception as error:
+            # The hooks were written for the definition, not for what came of it; or a keyword argument is not known.
+            try:
+                made = _make_without_hooks(metaclass, name, bases, dict(body))
+            except Exception:
+                raise error from None
+            warnings.warn(
+                f"class {namespace.get('__qualname__', name)!r} was made without running the hooks of its definition: "
+                f"{type(error).__name__}: {error}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    if isinstance(made, type):
+        _settle(made, name, namespace)
+    return made
+
+
+def _settle(cls: type, name: str, namespace: dict[str, Any]) -> None:
+    """Every attribute as it was at the source, whatever the hooks did."""
+    _set_names(cls, name, namespace.get("__qualname__", name))
+    own = cls.__dict__
+    for key, value in namespace.items():
+        if key in _USED_UP:
+            continue
+        if key == "__abstractmethods__":  # `type` looks at it only when it is set
+            type.__setattr__(cls, key, value)
+        elif own.get(key, _MISSING) is not value:
+            _set(cls, key, value)
+
+
+# ---- changed ----
+
+
+def change(cls: type, bases: tuple[type, ...], changed: dict[str, Any], removed: list[str]) -> None:
+    """A class that is here already, as it has become at its source."""
+    if cls.__bases__ != bases:
+        cls.__bases__ = bases
+    for key in removed:
+        _delete(cls, key)
+    qualname = changed.get("__qualname__")
+    if qualname is not None:
+        _set_names(cls, cls.__name__, qualname)
+    for key, value in changed.items():
+        if key not in _USED_UP:
+            _set(cls, key, value)
+
+
+def fill(cls: type, attributes: dict[str, Any], registered: list[type] | None, made: bool) -> None:
+    """What could not be there when the class was made."""
+    members = attributes.pop("_shoal_members_", None)
+    for name, value in attributes.items():
+        _set(cls, name, value)
+        set_name = getattr(type(value), "__set_name__", None) if made else None
+        if set_name is not None:
+            set_name(value, cls, name)
+            if cls.__dict__.get(name, _MISSING) is not value:
+                _set(cls, name, value)
+    if members is not None:
+        for name, state in members.items():
+            cls.__members__[name].__dict__.update(state)  # type: ignore[attr-defined]
+    for other in registered or ():
+        cls.register(other)  # type: ignore[attr-defined]
+
+
+def content(target: Any, parts: Any) -> None:
+    """A list, dict or set that leads to a class, as it was at the source, whatever hooks have done to it meanwhile."""
+    kind = type(target)
+    if kind is list:
+        target[:] = parts
+    elif kind is dict or kind is set:
+        if target != parts or kind is set:
+            target.clear()
+            target.update(parts)
+        else:
+            _reorder(target, parts)
+    else:
+        raise TypeError(f"a list, dict or set is wanted, not {kind.__name__}")
+
+
+def _reorder(target: dict[Any, Any], parts: dict[Any, Any]) -> None:
+    if list(target) != list(parts):
+        target.clear()
+        target.update(parts)
+
+
+def list_registered(cls: Any) -> list[type] | None:
+    """The live classes that were registered with an ABC, in an order that means something."""
+    try:
+        references = abc._get_dump(cls)[0]  # type: ignore[attr-defined]
+    except TypeError:  # an ABC of somebody's own making
+        return None
+    classes = [other for other in (reference() for reference in references) if other is not None]
+    return sorted(classes, key=lambda other: (other.__module__, other.__qualname__))
+
+
+# ---- enums: they are born with their members ----
+
+_ENUM_MACHINERY = frozenset(
+    {
+        "_all_bits_",
+        "_boundary_",
+        "_flag_mask_",
+        "_hashable_values_",
+        "_inverted_",
+        "_member_map_",
+        "_member_names_",
+        "_member_type_",
+        "_new_member_",
+        "_singles_mask_",
+        "_unhashable_values_",
+        "_unhashable_values_map_",
+        "_use_args_",
+        "_value2member_map_",
+        "_value_repr_",
+    }
+)
+_MEMBER_MACHINERY = frozenset({"_name_", "_value_", "__objclass__", "_sort_order_", "_inverted_"})
+_IN_BODY = frozenset({"__module__", "__qualname__", "__doc__", "__slots__", "__orig_bases__", "__annotations__"})
+
+
+def _is_method(value: Any) -> bool:
+    return type(value).__name__ in ("function", "classmethod", "staticmethod") or type(value) is property
+
+
+def describe_enum(
+    cls: Any, attributes: dict[str, Any], mark: bytes, keywords: dict[str, Any] | None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of ``_enum``, and the attributes that ``_fill_class`` sets afterwards."""
+    import enum
+
+    base = cls._member_type_
+    own_new = "__new_member__" in cls.__dict__ and base is not object
+    members = []
+    states = {}
+    for name, member in cls.__members__.items():
+        members.append((name, member._value_, *((base(member),) if own_new else ())))
+        state = {key: value for key, value in member.__dict__.items() if key not in _MEMBER_MACHINERY}
+        if state and name == member._name_:
+            states[name] = state
+    keywords = dict(keywords or {})
+    boundary = getattr(cls, "_boundary_", None)
+    if boundary is not None:
+        keywords["boundary"] = boundary
+    body: dict[str, Any] = {}
+    late: dict[str, Any] = {}
+    for key, value in attributes.items():
+        if key in _ENUM_MACHINERY or key in cls.__members__ or _is_inherited_method(cls, key, value):
+            continue
+        if key == "__new__" and getattr(value, "__func__", value) is enum.Enum.__new__:
+            continue
+        in_body = key in _IN_BODY or (_is_method(value) and key not in ("__new__", "__init__", "__new_member__"))
+        (body if in_body else late)[key] = value
+    if states:
+        late["_shoal_members_"] = states
+    return (type(cls), cls.__name__, cls.__bases__, body, mark, members, keywords), late
+
+
+def _is_inherited_method(cls: Any, key: str, value: Any) -> bool:
+    """EnumMeta copies some methods of the data type and of Enum into each class: the new one gets them, too."""
+    if key not in {"__repr__", "__str__", "__format__", "__reduce_ex__", "_generate_next_value_"}:
+        return False
+    return any(base.__dict__.get(key) is value for base in cls.__mro__[1:])
+
+
+def _as_member(value: Any) -> Any:
+    """A value that a class body would take for a method."""
+    import enum
+
+    is_descriptor = any(hasattr(type(value), name) for name in ("__get__", "__set__", "__delete__"))
+    return enum.member(value) if is_descriptor and hasattr(enum, "member") else value
+
+
+def make_enum(
+    metaclass: Any,
+    name: str,
+    bases: tuple[type, ...],
+    namespace: dict[str, Any],
+    members: list[tuple[Any, ...]],
+    keywords: dict[str, Any],
+) -> type:
+    if not all(type(member) is tuple and len(member) in (2, 3) and type(member[0]) is str for member in members):
+        raise TypeError("the members of an enum are tuples of a name and a value")
+    prepared = metaclass.__prepare__(name, bases, **keywords)
+    for key, value in namespace.items():
+        prepared[key] = value
+    own_new = any(len(member) == 3 for member in members)
+    if own_new:
+
+        def __new__(cls: Any, value: Any, base_value: Any) -> Any:
+            member = cls._member_type_.__new__(cls, base_value)
+            member._value_ = value
+            return member
+
+        prepared["__new__"] = __new__
+    for member in members:
+        prepared[member[0]] = member[1:] if own_new else _as_member(member[1])
+    made: type = metaclass(name, bases, prepared, **keywords)
+    _set_names(made, name, namespace.get("__qualname__", name))
+    return made
