@@ -11,13 +11,23 @@
 
 #define PULL_NS 200000 /* an input that is slow: go back to the caller after this, if there is something to do */
 
+/* The pickler says so in the path to the culprit. */
+static bool names_element(PyObject *text, uint64_t item)
+{
+    PyObject *opening = PyUnicode_FromFormat("element %llu of the input", (unsigned long long)item);
+    bool named = opening != NULL && PyUnicode_Tailmatch(text, opening, 0, PY_SSIZE_T_MAX, -1) == 1;
+    Py_XDECREF(opening);
+    PyErr_Clear();
+    return named;
+}
+
 /* "…" -> "… [element 17 of the input]", where the exception is made of one text; else it stays as it is. */
 static PyObject *name_element(PyObject *error, uint64_t item)
 {
     PyObject *args = PyObject_GetAttrString(error, "args");
     PyObject *named = NULL;
     if (args != NULL && PyTuple_CheckExact(args) && PyTuple_GET_SIZE(args) == 1 &&
-        PyUnicode_CheckExact(PyTuple_GET_ITEM(args, 0))) {
+        PyUnicode_CheckExact(PyTuple_GET_ITEM(args, 0)) && !names_element(PyTuple_GET_ITEM(args, 0), item)) {
         PyObject *text = PyUnicode_FromFormat("%U [element %llu of the input]", PyTuple_GET_ITEM(args, 0),
                                               (unsigned long long)item);
         named = text == NULL ? NULL : PyObject_CallOneArg((PyObject *)Py_TYPE(error), text);

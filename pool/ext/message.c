@@ -183,6 +183,8 @@ int outgoing_section(struct outgoing *out, struct shoal_encoder *encoder, PyObje
         .take = outgoing_take,
         .take_context = out,
         .out_of_band_min = OUT_OF_BAND_MIN,
+        .root = out->root,
+        .root_index = out->root_index,
     };
     size_t start = shoal_sink_used(&out->sink);
     size_t first_buffer = out->taken_count;

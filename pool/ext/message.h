@@ -64,6 +64,8 @@ struct outgoing {
     size_t section_start;
     struct taken *taken;
     size_t taken_count, taken_capacity, section_first_buffer;
+    const char *root; /* what the next section is, for error messages: a word that shoal._paths knows, or NULL */
+    uint32_t root_index;
 };
 
 /* Begin in [ring, ring + room), or on the heap if ring is NULL. */

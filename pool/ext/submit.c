@@ -386,6 +386,7 @@ int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *tri
     if (submission_begin(&submission, engine, true) < 0)
         return -1;
     struct pending ready = {.item_count = 1};
+    submission.out.root = "task";
     int error = outgoing_section(&submission.out, submission.encoder, triple);
     if (error == 0)
         error = submission_publish(&submission, owner, &ready);
@@ -407,8 +408,11 @@ int engine_submit_batch(struct engine *engine, struct owner *owner, PyObject *fu
         .flags = TASK_BATCH | (star ? TASK_STAR : 0), .item_count = count, .first_item = first_item};
     int error = outgoing_section(&submission.out, submission.encoder, function);
     engine->function_failed = error < 0;
-    for (uint32_t i = 0; i < count && error == 0; i++)
+    submission.out.root = "element";
+    for (uint32_t i = 0; i < count && error == 0; i++) {
+        submission.out.root_index = first_item + i;
         error = outgoing_section(&submission.out, submission.encoder, items[i]);
+    }
     if (error == 0)
         error = submission_publish(&submission, owner, &ready);
     submission_end(&submission);

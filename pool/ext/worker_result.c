@@ -215,6 +215,7 @@ int result_send(struct engine *engine, enum record_kind kind, uint32_t item, boo
     bool fits = room > reserve + 64;
     outgoing_begin(&out, engine->state, engine->home->region, fits ? place + sizeof(struct record) : NULL,
                    fits ? (room - reserve) & ~UINT64_C(7) : 0);
+    out.root = "result";
     out.own_block = last && side->task.item_count == 1 ? side->own_block : NULL;
     bool own_encoder = side->encoder_busy;
     struct shoal_encoder *encoder = own_encoder ? shoal_encoder_new(engine->state->pickle) : side->encoder;

@@ -52,8 +52,7 @@ int shoal__point_return(struct shoal_encoder *e, const struct shoal_point *point
     if (!e->blocked || !PyErr_ExceptionMatches(e->state->shared.pickling_error) || e->buffers_taken != point->taken)
         return -1;
     PyErr_Clear();
-    Py_CLEAR(e->path);
-    e->path_mode = PATH_UNDECIDED;
+    shoal__path_forget(e);
     e->sink->cursor = e->sink->start + point->used;
     shoal__forget_late(e, point->late);
     return shoal_memo_truncate(&e->memo, point->memo) < 0 ? -1 : 1;
@@ -141,6 +140,17 @@ static bool next_late(struct shoal_encoder *e, const struct shoal_birth *birth, 
     return false;
 }
 
+/* Who needed it is not known any more; what it was is. */
+static void tell_late(struct shoal_encoder *e, const struct shoal_late *late)
+{
+    if (late->kind == LATE_GLOBAL)
+        shoal__path_step(e, "global", NULL, late->key);
+    else if (late->kind == LATE_CELL)
+        shoal__path_add(e, "a closure variable");
+    else if (late->kind == LATE_STATE)
+        shoal__path_step(e, "state", late->owner, NULL);
+}
+
 int shoal__save_late(struct shoal_encoder *e, const struct shoal_birth *birth)
 {
     struct shoal_late late;
@@ -151,6 +161,8 @@ int shoal__save_late(struct shoal_encoder *e, const struct shoal_birth *birth)
         result = save_one(e, &late);
         if (result < 0 && e->births && shoal__point_return(e, &point) == 1)
             result = shoal__put_off(e, e->blocked, late.kind, late.owner, late.key, late.value);
+        if (result < 0)
+            tell_late(e, &late);
         late_clear(&late);
     }
     return result;
@@ -236,6 +248,8 @@ static int open_list(struct shoal_encoder *e, PyObject *list)
         result = shoal__put(e, list);
     for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(copy); i++) {
         int written = save_or_skip(e, PyList_GET_ITEM(copy, i));
+        if (written < 0)
+            shoal__path_index(e, "item", list, i);
         result = written < 0 ? -1 : written ? shoal__op(e, OP_APPEND) : 0;
     }
     if (result == 0)
@@ -250,8 +264,11 @@ static int open_dict(struct shoal_encoder *e, PyObject *dict)
     Py_ssize_t position = 0;
     bool any = false;
     int result = copy && shoal__empty_dict(e) == 0 ? shoal__put(e, dict) : -1;
-    while (result == 0 && PyDict_Next(copy, &position, &key, &value)) /* our own dict: nobody changes it */
+    while (result == 0 && PyDict_Next(copy, &position, &key, &value)) { /* our own dict: nobody changes it */
         result = shoal__save_item(e, &any, key, value, LATE_NOTHING, NULL) < 0 ? -1 : 0;
+        if (result < 0)
+            shoal__path_step(e, "value", NULL, key);
+    }
     if (result == 0)
         result = shoal__end_items(e, any);
     if (result == 0)
@@ -289,6 +306,8 @@ static int open_state(struct shoal_encoder *e, PyObject *obj, PyObject *state)
     int result = copy ? shoal__empty_dict(e) : -1;
     while (result == 0 && PyDict_Next(copy, &position, &key, &value)) {
         int written = shoal__save_item(e, &any, key, value, LATE_NOTHING, NULL);
+        if (written < 0)
+            shoal__path_step(e, "value", NULL, key);
         result = written < 0 ? -1 : 0;
         if (written != 0)
             continue;

@@ -17,7 +17,7 @@ void shoal_encoder_done(struct shoal_encoder *encoder)
     shoal__forget_late(encoder, 0);
     PyMem_Free(encoder->late);
     encoder->late = NULL;
-    Py_CLEAR(encoder->path);
+    shoal__path_forget(encoder);
     Py_CLEAR(encoder->fast_seen);
     Py_CLEAR(encoder->first_code);
     Py_CLEAR(encoder->codes);
@@ -74,6 +74,7 @@ int shoal__encoder_set_protocol(struct shoal_encoder *encoder, PyObject *protoco
 static int run(struct shoal_encoder *encoder, PyObject *obj)
 {
     encoder->path_mode = PATH_UNDECIDED;
+    encoder->path_length = 0;
     encoder->fast_depth = 0;
     encoder->births = NULL;
     encoder->maker = NULL;
@@ -117,6 +118,8 @@ int shoal_encode(struct shoal_encoder *encoder, PyObject *obj, struct shoal_sink
         return 0;
     encoder->sink = sink;
     encoder->hooks = (struct shoal_encoder_hooks){0};
+    encoder->root = options ? options->root : NULL;
+    encoder->root_index = options ? options->root_index : 0;
     if (options) {
         encoder->hooks.reducers = options->reducers;
         encoder->hooks.take = options->take;

@@ -66,7 +66,11 @@ struct shoal_encoder {
     PyObject *fast_seen; /* dict of ids on the way down, beyond a certain depth of fast mode */
 
     enum shoal_path_mode path_mode;
-    PyObject *path; /* list of str: where the culprit sits, innermost first */
+    PyObject *path;         /* list of steps: where the culprit sits (error_path.c) */
+    Py_ssize_t path_length; /* how many steps there were, those that were dropped included */
+    PyObject *culprit;      /* the innermost object that could not be saved */
+    const char *root;       /* what the root is to its user, a word for shoal._paths; or NULL */
+    Py_ssize_t root_index;
 };
 
 int shoal_encoder_init(struct shoal_encoder *encoder, struct shoal_pickle_state *state);
@@ -285,8 +289,12 @@ int shoal__is_importable(struct shoal_encoder *e, PyObject *obj); /* 1: by refer
 
 /* ---- where the culprit sits; called with an exception set, when saving a part has failed ---- */
 
-void shoal__path_add(struct shoal_encoder *e, const char *format, ...);
-void shoal__path_attribute(struct shoal_encoder *e); /* the last step led into a state: ['x'] becomes attribute 'x' */
-void shoal__path_tell(struct shoal_encoder *e); /* at the root: into the exception's message */
+/* kind: one of the words that shoal._paths knows. owner: whose part it is. detail: which one. Both may be NULL. */
+void shoal__path_step(struct shoal_encoder *e, const char *kind, PyObject *owner, PyObject *detail);
+void shoal__path_index(struct shoal_encoder *e, const char *kind, PyObject *owner, Py_ssize_t index);
+void shoal__path_add(struct shoal_encoder *e, const char *format, ...); /* a step in plain words */
+void shoal__path_culprit(struct shoal_encoder *e, PyObject *obj);       /* the first one that is named counts */
+void shoal__path_tell(struct shoal_encoder *e);                         /* at the root: into the message */
+void shoal__path_forget(struct shoal_encoder *e);
 
 #endif

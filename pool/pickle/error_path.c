@@ -3,130 +3,142 @@
  * error_path.c - say where in the object the culprit sits.
  *
  * The way down costs nothing: no record is kept of where the pickler is. When saving a part fails, each level adds its
- * step while the exception unwinds, and the root appends the path to the exception's message. Only exceptions that
- * complain about an object's nature are touched (TypeError, AttributeError, PicklingError with one str for argument);
- * what else user code raises passes as it is. The exception object stays the same.
+ * step while the exception unwinds: a word for its kind, the object whose part it was, and which part. At the root,
+ * shoal._paths makes words of the steps and of the culprit a hint, and puts them into the exception's message, or into
+ * a note where the message is somebody else's. The exception object stays the same.
+ *
+ * Of a long way the steps next to the culprit and those next to the root are kept. Nothing that is not an Exception is
+ * touched, nor is MemoryError: no memory is to be had then.
  */
 #include "encoder.h"
 
-enum { PATH_STEPS_MAX = 40 };
+#include <stdarg.h>
 
-static bool is_complaint(struct shoal_encoder *e)
+enum { KEPT_INNER = 24, KEPT_OUTER = 24 }; /* steps */
+
+void shoal__path_forget(struct shoal_encoder *e)
 {
-    return PyErr_ExceptionMatches(PyExc_TypeError) || PyErr_ExceptionMatches(PyExc_AttributeError) ||
-           PyErr_ExceptionMatches(e->state->shared.pickling_error);
+    e->path_mode = PATH_UNDECIDED;
+    e->path_length = 0;
+    Py_CLEAR(e->path);
+    Py_CLEAR(e->culprit);
+}
+
+/* Is the exception that is set one to be told about? Decided once, when it starts to unwind. */
+static bool is_collecting(struct shoal_encoder *e)
+{
+    if (e->path_mode == PATH_UNDECIDED) {
+        bool told = PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError);
+        e->path_mode = told ? PATH_COLLECT : PATH_IGNORE;
+    }
+    return e->path_mode == PATH_COLLECT;
+}
+
+void shoal__path_culprit(struct shoal_encoder *e, PyObject *obj)
+{
+    if (is_collecting(e) && !e->culprit)
+        e->culprit = Py_NewRef(obj);
+}
+
+/* Innermost first; beyond KEPT_INNER, the last KEPT_OUTER go round in a circle. Steals step. */
+static void keep(struct shoal_encoder *e, PyObject *step)
+{
+    if (!e->path)
+        e->path = PyList_New(0);
+    if (!step || !e->path) {
+        Py_XDECREF(step);
+        return;
+    }
+    Py_ssize_t n = e->path_length;
+    if (n < KEPT_INNER + KEPT_OUTER) {
+        if (PyList_Append(e->path, step) == 0)
+            e->path_length++;
+        Py_DECREF(step);
+    } else {
+        PyList_SetItem(e->path, KEPT_INNER + (n - KEPT_INNER) % KEPT_OUTER, step); /* steals */
+        e->path_length++;
+    }
+}
+
+/* Steals detail, which may be NULL. */
+static void add(struct shoal_encoder *e, const char *kind, PyObject *owner, PyObject *detail)
+{
+    PyObject *step = Py_BuildValue("(sOO)", kind, owner ? owner : Py_None, detail ? detail : Py_None);
+    Py_XDECREF(detail);
+    keep(e, step);
+    PyErr_Clear(); /* it is a shorter path, then */
+}
+
+void shoal__path_step(struct shoal_encoder *e, const char *kind, PyObject *owner, PyObject *detail)
+{
+    if (!is_collecting(e))
+        return;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    add(e, kind, owner, Py_XNewRef(detail));
+    PyErr_Restore(type, value, traceback);
+}
+
+void shoal__path_index(struct shoal_encoder *e, const char *kind, PyObject *owner, Py_ssize_t index)
+{
+    if (!is_collecting(e))
+        return;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    add(e, kind, owner, PyLong_FromSsize_t(index));
+    PyErr_Restore(type, value, traceback);
 }
 
 void shoal__path_add(struct shoal_encoder *e, const char *format, ...)
 {
-    if (e->path_mode == PATH_UNDECIDED) {
-        Py_CLEAR(e->path);
-        e->path_mode = is_complaint(e) ? PATH_COLLECT : PATH_IGNORE;
-    }
-    if (e->path_mode == PATH_IGNORE || (e->path && PyList_GET_SIZE(e->path) >= PATH_STEPS_MAX))
+    if (!is_collecting(e))
         return;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     va_list arguments;
     va_start(arguments, format);
-    PyObject *step = PyUnicode_FromFormatV(format, arguments);
+    add(e, "text", NULL, PyUnicode_FromFormatV(format, arguments));
     va_end(arguments);
-    if (!e->path)
-        e->path = PyList_New(0);
-    if (!step || !e->path || PyList_Append(e->path, step) < 0)
-        PyErr_Clear(); /* a shorter path, then */
-    Py_XDECREF(step);
     PyErr_Restore(type, value, traceback);
 }
 
-static bool is_step(PyObject *path, Py_ssize_t i, const char *opening)
+/* The steps root first. `left_out` says after how many of them others are missing, and how many. */
+static PyObject *root_first(struct shoal_encoder *e, Py_ssize_t *ret_after, Py_ssize_t *ret_missing)
 {
-    const char *step = i >= 0 ? PyUnicode_AsUTF8(PyList_GET_ITEM(path, i)) : NULL;
-    return step && strncmp(step, opening, strlen(opening)) == 0;
-}
-
-void shoal__path_attribute(struct shoal_encoder *e)
-{
-    if (e->path_mode != PATH_COLLECT || !e->path)
-        return;
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    Py_ssize_t last = PyList_GET_SIZE(e->path) - 1;
-    if ((is_step(e->path, last, "[0]") || is_step(e->path, last, "[1]")) && is_step(e->path, last - 1, "['"))
-        PyList_SetSlice(e->path, last--, PY_SSIZE_T_MAX, NULL);
-    if (is_step(e->path, last, "['")) {
-        PyObject *step = PyList_GET_ITEM(e->path, last);
-        PyObject *name = PyUnicode_Substring(step, 1, PyUnicode_GET_LENGTH(step) - 1);
-        PyObject *told = name ? PyUnicode_FromFormat("attribute %U", name) : NULL;
-        Py_XDECREF(name);
-        if (told)
-            PyList_SetItem(e->path, last, told); /* steals */
+    Py_ssize_t kept = e->path ? PyList_GET_SIZE(e->path) : 0, turned = 0;
+    *ret_after = *ret_missing = 0;
+    if (e->path_length > kept) {
+        *ret_after = KEPT_OUTER;
+        *ret_missing = e->path_length - kept;
+        turned = (e->path_length - KEPT_INNER) % KEPT_OUTER; /* where the oldest of the circle is */
     }
-    PyErr_Clear(); /* of the above: the path is then told as it is */
-    PyErr_Restore(type, value, traceback);
-}
-
-/* Steps as "[3]" or "attribute 'x'", root first: the former stick to what is before them. New reference or NULL. */
-static PyObject *joined(PyObject *path)
-{
-    PyObject *text = PyUnicode_FromString("");
-    for (Py_ssize_t i = PyList_GET_SIZE(path) - 1; text && i >= 0; i--) {
-        PyObject *step = PyList_GET_ITEM(path, i);
-        bool sticks = PyUnicode_READ_CHAR(step, 0) == '[' || PyUnicode_GET_LENGTH(text) == 0;
-        PyObject *longer = PyUnicode_FromFormat(sticks ? "%U%U" : "%U -> %U", text, step);
-        Py_SETREF(text, longer);
+    PyObject *steps = PyList_New(kept);
+    for (Py_ssize_t i = 0; steps && i < kept; i++) {
+        Py_ssize_t from = i < KEPT_INNER ? i : KEPT_INNER + (i - KEPT_INNER + turned) % KEPT_OUTER;
+        PyList_SET_ITEM(steps, kept - 1 - i, Py_NewRef(PyList_GET_ITEM(e->path, from)));
     }
-    return text;
-}
-
-/* Is it a message of pickling itself? What user code says is left as it is. */
-static bool is_ours(PyObject *message)
-{
-    static const char *const openings[] = {"cannot pickle", "can't pickle", "Can't pickle", "Can't get local",
-                                           "PickleBuffer can"};
-    for (size_t i = 0; i < sizeof openings / sizeof openings[0]; i++) {
-        PyObject *opening = PyUnicode_FromString(openings[i]);
-        Py_ssize_t match = opening ? PyUnicode_Tailmatch(message, opening, 0, PY_SSIZE_T_MAX, -1) : 0;
-        Py_XDECREF(opening);
-        if (match == 1)
-            return true;
-    }
-    return false;
-}
-
-/* Replaces exception.args by (message + path,). -1: it is not of that form, or an error. */
-static int append_path(PyObject *exception, PyObject *path)
-{
-    PyObject *arguments = PyObject_GetAttrString(exception, "args");
-    PyObject *where = NULL, *message = NULL, *replaced = NULL;
-    int result = -1;
-    if (!arguments || !PyTuple_Check(arguments) || PyTuple_GET_SIZE(arguments) != 1 ||
-        !PyUnicode_Check(PyTuple_GET_ITEM(arguments, 0)) || !is_ours(PyTuple_GET_ITEM(arguments, 0)))
-        goto out;
-    where = joined(path);
-    if (!where)
-        goto out;
-    message = PyUnicode_FromFormat("%U (at: %U)", PyTuple_GET_ITEM(arguments, 0), where);
-    replaced = message ? PyTuple_Pack(1, message) : NULL;
-    if (replaced)
-        result = PyObject_SetAttrString(exception, "args", replaced);
-out:
-    Py_XDECREF(replaced);
-    Py_XDECREF(message);
-    Py_XDECREF(where);
-    Py_XDECREF(arguments);
-    return result;
+    return steps;
 }
 
 void shoal__path_tell(struct shoal_encoder *e)
 {
-    if (e->path_mode != PATH_COLLECT || !e->path || PyList_GET_SIZE(e->path) == 0)
+    if (!is_collecting(e))
         return;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
-    if (append_path(value, e->path) < 0)
-        PyErr_Clear();
-    Py_CLEAR(e->path);
+    Py_ssize_t after, missing;
+    PyObject *steps = root_first(e, &after, &missing);
+    PyObject *tell = steps ? shoal_pickle__import("shoal._paths", "tell") : NULL;
+    PyObject *done = tell ? PyObject_CallFunction(tell, "OOnnOsn", value, steps, after, missing,
+                                                  e->culprit ? e->culprit : Py_None, e->root ? e->root : "",
+                                                  e->root_index)
+                          : NULL;
+    Py_XDECREF(done);
+    Py_XDECREF(tell);
+    Py_XDECREF(steps);
+    if (!done)
+        PyErr_Clear(); /* the exception goes out as it came */
+    shoal__path_forget(e);
     PyErr_Restore(type, value, traceback);
 }

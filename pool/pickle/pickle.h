@@ -39,6 +39,8 @@ struct shoal_encoder_options {
     shoal_buffer_taker take;    /* NULL: everything in band */
     void *take_context;
     size_t out_of_band_min;     /* bytes and bytearray from this size on are offered to `take`; 0: only PickleBuffer */
+    const char *root;           /* what obj is, for error messages: a word that shoal._paths knows, or NULL */
+    Py_ssize_t root_index;
 };
 
 struct shoal_encoder *shoal_encoder_new(struct shoal_pickle_state *state);
@@ -48,7 +50,7 @@ void shoal_encoder_free(struct shoal_encoder *encoder);
  * Write one complete protocol 5 pickle (PROTO .. STOP, without FRAME opcodes) of obj at the sink's cursor.
  * 0, or -1 with an exception; the caller then forgets what was written. The memo starts empty for each call.
  * Runs user code (__reduce__ and others): the encoder must not be used again, from this thread or another, until it
- * returns; PicklingError messages say where in the object the culprit sits.
+ * returns; error messages say where in the object the culprit sits.
  */
 int shoal_encode(struct shoal_encoder *encoder, PyObject *obj, struct shoal_sink *sink,
                  const struct shoal_encoder_options *options);

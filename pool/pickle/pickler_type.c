@@ -67,6 +67,7 @@ static int pickler_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->dispatch_table);
     Py_VISIT(self->encoder.fast_seen);
     Py_VISIT(self->encoder.path);
+    Py_VISIT(self->encoder.culprit);
     for (size_t i = 0; i < self->encoder.memo.count; i++)
         Py_VISIT((PyObject *)(self->encoder.memo.keys[i] & ~SHOAL_MEMO_SHADOW));
     return 0;

@@ -147,7 +147,11 @@ int shoal__save_without_id(struct shoal_encoder *e, PyObject *obj)
     int result = save_builtin(e, obj, type);
     if (result == 0)
         result = save_other(e, obj, type);
-    return result < 0 ? -1 : 0;
+    if (result < 0) {
+        shoal__path_culprit(e, obj);
+        return -1;
+    }
+    return 0;
 }
 
 int shoal__save(struct shoal_encoder *e, PyObject *obj)

@@ -123,7 +123,7 @@ static void tell_free_variable(struct shoal_encoder *e, PyFunctionObject *functi
     PyObject *name = free_variable(function->func_code, i);
     PyErr_Restore(type, value, traceback);
     if (name)
-        shoal__path_add(e, "closure variable %R of function '%U'", name, function->func_name);
+        shoal__path_step(e, "closure", (PyObject *)function, name);
     Py_XDECREF(name);
 }
 

@@ -151,7 +151,7 @@ static int save_attribute(struct shoal_encoder *e, bool *any, PyObject *class, P
 {
     if (shoal__save_item(e, any, key, value, LATE_ATTRIBUTE, class) >= 0)
         return 0;
-    shoal__path_add(e, "attribute %R of class '%U'", key, ((PyHeapTypeObject *)class)->ht_qualname);
+    shoal__path_step(e, "class attribute", class, key);
     return -1;
 }
 
@@ -200,20 +200,30 @@ int shoal__save_late_registered(struct shoal_encoder *e, PyObject *class, PyObje
     return save_fill(e, class, NULL, NULL, classes);
 }
 
+/* What a class is made from besides its attributes. kind: which part, for the path to a culprit. */
+static int save_making(struct shoal_encoder *e, PyObject *class, const char *kind, PyObject *part)
+{
+    if (shoal__save(e, part) == 0)
+        return 0;
+    shoal__path_step(e, kind, class, NULL);
+    return -1;
+}
+
 static int save_ordinary(struct shoal_encoder *e, struct shoal_birth *birth, const struct shoal_class_record *record)
 {
     PyTypeObject *class = (PyTypeObject *)birth->class;
     int n = record->keywords ? 6 : 5;
     PyObject *attributes = attributes_of(e, class);
     int result = attributes && shoal__save_rebuilder(e, REBUILD_CLASS) == 0 && shoal__begin_tuple(e, n) == 0 &&
-                         shoal__save(e, (PyObject *)Py_TYPE(class)) == 0 &&
+                         save_making(e, birth->class, "metaclass", (PyObject *)Py_TYPE(class)) == 0 &&
                          save_name(e, ((PyHeapTypeObject *)class)->ht_name) == 0 &&
-                         shoal__save(e, class->tp_bases) == 0 && save_namespace(e, birth, attributes) == 0 &&
+                         save_making(e, birth->class, "bases", class->tp_bases) == 0 &&
+                         save_namespace(e, birth, attributes) == 0 &&
                          shoal__save(e, record->mark) == 0
                      ? 0
                      : -1;
     Py_XDECREF(attributes);
-    if (result < 0 || (record->keywords && shoal__save(e, record->keywords) < 0))
+    if (result < 0 || (record->keywords && save_making(e, birth->class, "keywords of", record->keywords) < 0))
         return -1;
     return shoal__end_tuple(e, n);
 }
@@ -235,8 +245,8 @@ static int save_enum(struct shoal_encoder *e, struct shoal_birth *birth, const s
             result = shoal__put_off(e, birth, LATE_ATTRIBUTE, birth->class, NULL, PyTuple_GET_ITEM(both, 1));
         if (result == 0 && shoal__save_rebuilder(e, REBUILD_ENUM) < 0)
             result = -1;
-        if (result == 0)
-            result = shoal__save(e, PyTuple_GET_ITEM(both, 0));
+        if (result == 0 && (result = shoal__save(e, PyTuple_GET_ITEM(both, 0))) < 0)
+            shoal__path_step(e, "rebuilt", birth->class, e->state->writer.rebuilder_names[REBUILD_ENUM]);
     } else if (both) {
         PyErr_SetString(PyExc_TypeError, "_describe_enum must return (arguments, attributes)");
     }

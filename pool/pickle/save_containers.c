@@ -67,7 +67,7 @@ static int save_parts(struct shoal_encoder *e, PyObject *tuple, Py_ssize_t n)
 {
     for (Py_ssize_t i = 0; i < n; i++) {
         if (shoal__save_part(e, PyTuple_GET_ITEM(tuple, i)) < 0) {
-            shoal__path_add(e, "[%zd]", i);
+            shoal__path_index(e, "item", tuple, i);
             return -1;
         }
     }
@@ -137,7 +137,7 @@ static Py_ssize_t save_some(struct shoal_encoder *e, PyObject *list, Py_ssize_t 
             item = PyList_GET_ITEM(list, from + n);
         }
         if (shoal__save_part(e, item) < 0) {
-            shoal__path_add(e, "[%zd]", from + n);
+            shoal__path_index(e, "item", list, from + n);
             return -1;
         }
         n++;
@@ -202,16 +202,8 @@ static int save_item(struct shoal_encoder *e, PyObject *item, Py_ssize_t number)
 {
     if (shoal__save(e, item) == 0)
         return 0;
-    shoal__path_add(e, "[%zd]", number);
+    shoal__path_index(e, "item", NULL, number);
     return -1;
-}
-
-static void tell_key(struct shoal_encoder *e, PyObject *key)
-{
-    if (PyUnicode_Check(key) || PyLong_Check(key))
-        shoal__path_add(e, "[%.200R]", key);
-    else
-        shoal__path_add(e, "[a key of type '%s']", Py_TYPE(key)->tp_name);
 }
 
 static int save_pair(struct shoal_encoder *e, PyObject *pair, Py_ssize_t number)
@@ -222,11 +214,11 @@ static int save_pair(struct shoal_encoder *e, PyObject *pair, Py_ssize_t number)
         return -1;
     }
     if (shoal__save(e, PyTuple_GET_ITEM(pair, 0)) < 0) {
-        shoal__path_add(e, "a key of type '%s'", Py_TYPE(PyTuple_GET_ITEM(pair, 0))->tp_name);
+        shoal__path_step(e, "key", NULL, PyTuple_GET_ITEM(pair, 0));
         return -1;
     }
     if (shoal__save(e, PyTuple_GET_ITEM(pair, 1)) < 0) {
-        tell_key(e, PyTuple_GET_ITEM(pair, 0));
+        shoal__path_step(e, "value", NULL, PyTuple_GET_ITEM(pair, 0));
         return -1;
     }
     return 0;
@@ -316,11 +308,11 @@ static int save_held(struct shoal_encoder *e, PyObject *obj)
 static int save_entry(struct shoal_encoder *e, PyObject *key, PyObject *value)
 {
     if (save_held(e, key) < 0) {
-        shoal__path_add(e, "a key of type '%s'", Py_TYPE(key)->tp_name);
+        shoal__path_step(e, "key", NULL, key);
         return -1;
     }
     if (save_held(e, value) < 0) {
-        tell_key(e, key);
+        shoal__path_step(e, "value", NULL, key);
         return -1;
     }
     return 0;
@@ -413,7 +405,7 @@ static Py_ssize_t save_members(struct shoal_encoder *e, PyObject *set, Py_ssize_
     Py_ssize_t n = 0;
     while (n < most && _PySet_NextEntry(set, position, &item, &hash)) {
         if (shoal__save_part(e, item) < 0) {
-            shoal__path_add(e, "an element of the set");
+            shoal__path_step(e, "member", set, NULL);
             return -1;
         }
         n++;

@@ -123,7 +123,7 @@ static int save_one_global(struct items *items, PyObject *key, PyObject *value, 
                                               ((PyFunctionObject *)function)->func_globals)
                            : items_add(items, key, value);
     if (result < 0) {
-        shoal__path_add(e, "global %R of function '%U'", key, ((PyFunctionObject *)function)->func_name);
+        shoal__path_step(e, "global", function, key);
         return -1;
     }
     return 0;
@@ -295,7 +295,7 @@ static int save_attributes(struct shoal_encoder *e, PyFunctionObject *f, const s
         return -1;
     for (int i = 0; i < n; i++) {
         if (items_add(&items, attributes[i].name, attributes[i].value) < 0) {
-            shoal__path_add(e, "%U of function '%U'", attributes[i].name, f->func_name);
+            shoal__path_step(e, "function", (PyObject *)f, attributes[i].name);
             return -1;
         }
     }
@@ -317,7 +317,7 @@ static int save_state_now(struct shoal_encoder *e, PyFunctionObject *f)
     if (shoal__begin_tuple(e, 2) == 0) {
         result = shoal__save(e, dict);
         if (result < 0)
-            shoal__path_attribute(e);
+            shoal__path_step(e, "state", (PyObject *)f, NULL);
         else
             result = save_attributes(e, f, attributes, n);
     }

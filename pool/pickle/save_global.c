@@ -441,7 +441,11 @@ int shoal__save_rebuilt(struct shoal_encoder *e, enum shoal_rebuilder which, PyO
     if (!arguments)
         return -1;
     int result = -1;
-    if (shoal__save_rebuilder(e, which) == 0 && shoal__save(e, arguments) == 0 && shoal__op(e, OP_REDUCE) == 0)
+    if (shoal__save_rebuilder(e, which) < 0)
+        result = -1;
+    else if (shoal__save(e, arguments) < 0)
+        shoal__path_step(e, "rebuilt", obj, e->state->writer.rebuilder_names[which]);
+    else if (shoal__op(e, OP_REDUCE) == 0)
         result = shoal__put(e, obj);
     Py_DECREF(arguments);
     return result;

@@ -66,7 +66,7 @@ static int save_plain(struct shoal_encoder *e, PyObject *obj, PyObject *dict)
     if ((index < 0 ? shoal__put(e, obj) : shoal__op(e, OP_POP) < 0 ? -1 : shoal__get_index(e, index)) < 0)
         return -1;
     if (shoal__save(e, dict) < 0) {
-        shoal__path_attribute(e);
+        shoal__path_step(e, "state", obj, NULL);
         return -1;
     }
     return shoal__op(e, OP_BUILD);

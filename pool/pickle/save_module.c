@@ -29,7 +29,7 @@ static int save_module_by_value(struct shoal_encoder *e, PyObject *module, PyObj
     if (result == 0)
         result = shoal__save(e, state);
     if (result < 0)
-        shoal__path_attribute(e);
+        shoal__path_step(e, "module", module, NULL);
     Py_XDECREF(state);
     return result < 0 ? -1 : shoal__op(e, OP_BUILD);
 }

@@ -100,11 +100,28 @@ static int save_arguments(struct shoal_encoder *e, PyObject *tuple)
         return -1;
     for (Py_ssize_t i = 0; i < n; i++) {
         if (shoal__save_part(e, PyTuple_GET_ITEM(tuple, i)) < 0) {
-            shoal__path_add(e, "[%zd]", i);
+            shoal__path_index(e, "item", tuple, i);
             return -1;
         }
     }
     return shoal__end_tuple(e, n);
+}
+
+/* A part of what obj is made from. kind and from: which part, for the path to a culprit. */
+static int save_making(struct shoal_encoder *e, PyObject *part, const char *kind, PyObject *obj, PyObject *from)
+{
+    if (shoal__save(e, part) == 0)
+        return 0;
+    shoal__path_step(e, kind, obj, from);
+    return -1;
+}
+
+static int save_making_arguments(struct shoal_encoder *e, PyObject *arguments, PyObject *obj, PyObject *from)
+{
+    if (save_arguments(e, arguments) == 0)
+        return 0;
+    shoal__path_step(e, "arguments", obj, from);
+    return -1;
 }
 
 static int has_wrong_class(struct shoal_encoder *e, PyObject *obj, PyObject *class)
@@ -126,14 +143,14 @@ static int save_newobj(struct shoal_encoder *e, PyObject *arguments, PyObject *o
     PyObject *class = PyTuple_GET_ITEM(arguments, 0);
     if (!PyType_Check(class))
         return complain(e, "args[0] from __newobj__ args is not a type");
-    if (has_wrong_class(e, obj, class) < 0 || shoal__save(e, class) < 0)
+    if (has_wrong_class(e, obj, class) < 0 || save_making(e, class, "class", obj, class) < 0)
         return -1;
     if (n == 1 && e->protocol >= 1 && !e->hooks.persistent_id)
         return shoal__op(e, OP_EMPTY_TUPLE) < 0 ? -1 : shoal__op(e, OP_NEWOBJ);
     PyObject *rest = PyTuple_GetSlice(arguments, 1, n);
     if (!rest)
         return -1;
-    int result = save_arguments(e, rest);
+    int result = save_making_arguments(e, rest, obj, class);
     Py_DECREF(rest);
     return result < 0 ? -1 : shoal__op(e, OP_NEWOBJ);
 }
@@ -159,7 +176,7 @@ static int save_newobj_by_partial(struct shoal_encoder *e, PyObject *class, PyOb
     return shoal__op(e, OP_REDUCE);
 }
 
-static int save_newobj_ex(struct shoal_encoder *e, PyObject *triple)
+static int save_newobj_ex(struct shoal_encoder *e, PyObject *triple, PyObject *obj)
 {
     if (PyTuple_GET_SIZE(triple) != 3) {
         PyErr_Format(e->state->shared.pickling_error,
@@ -177,16 +194,17 @@ static int save_newobj_ex(struct shoal_encoder *e, PyObject *triple)
         return complain_type(e, "third item from NEWOBJ_EX argument tuple must be a dict, not %.200s", keywords);
     if (e->protocol < 4)
         return save_newobj_by_partial(e, class, arguments, keywords);
-    if (shoal__save(e, class) < 0 || shoal__save(e, arguments) < 0 || shoal__save(e, keywords) < 0)
+    if (save_making(e, class, "class", obj, class) < 0 || save_making(e, arguments, "arguments", obj, class) < 0 ||
+        save_making(e, keywords, "keywords", obj, class) < 0)
         return -1;
     return shoal__op(e, OP_NEWOBJ_EX);
 }
 
 /* Which part of the state failed is told in the words of a user: the attribute. */
-static int save_state(struct shoal_encoder *e, PyObject *state)
+static int save_state(struct shoal_encoder *e, PyObject *state, PyObject *obj)
 {
     if (shoal__save(e, state) < 0) {
-        shoal__path_attribute(e);
+        shoal__path_step(e, "state", obj, NULL);
         return -1;
     }
     return 0;
@@ -201,8 +219,8 @@ static int save_contents(struct shoal_encoder *e, const struct reduced *parts, P
     if (!parts->state)
         return 0;
     if (!parts->state_setter)
-        return save_state(e, parts->state) < 0 ? -1 : shoal__op(e, OP_BUILD);
-    if (shoal__save(e, parts->state_setter) < 0 || shoal__save(e, obj) < 0 || save_state(e, parts->state) < 0)
+        return save_state(e, parts->state, obj) < 0 ? -1 : shoal__op(e, OP_BUILD);
+    if (shoal__save(e, parts->state_setter) < 0 || shoal__save(e, obj) < 0 || save_state(e, parts->state, obj) < 0)
         return -1;
     const uint8_t call[] = {OP_TUPLE2, OP_REDUCE, OP_POP}; /* TUPLE2 in every protocol, as pickle has it */
     return shoal__raw(e, call, sizeof call);
@@ -216,10 +234,11 @@ int shoal__save_reduced(struct shoal_encoder *e, PyObject *value, PyObject *obj)
     int how = how_made(e, parts.callable);
     int result = -1;
     if (how == BY_NEWOBJ_EX)
-        result = save_newobj_ex(e, parts.arguments);
+        result = save_newobj_ex(e, parts.arguments, obj);
     else if (how == BY_NEWOBJ)
         result = save_newobj(e, parts.arguments, obj);
-    else if (how == BY_CALL && shoal__save(e, parts.callable) == 0 && save_arguments(e, parts.arguments) == 0)
+    else if (how == BY_CALL && save_making(e, parts.callable, "callable", obj, parts.callable) == 0 &&
+             save_making_arguments(e, parts.arguments, obj, parts.callable) == 0)
         result = shoal__op(e, OP_REDUCE);
     if (result < 0)
         return -1;

@@ -131,7 +131,8 @@ def encode_error(error: BaseException, stage: Stage) -> Payload:
     elif isinstance(error, MemoryError):
         # Nothing is wrong with the object, there is no room for it: the caller gets the MemoryError itself.
         stage, pickled = "call", _ext.dumps(MemoryError(_text_of(error)))
-    return stage, _type_name(error), _text_of(error), _traceback_of(error), pickled, reason
+    text = _with_notes(error) if stage == "result" else _text_of(error)
+    return stage, _type_name(error), text, _traceback_of(error), pickled, reason
 
 
 def task_error(payload: Payload, what: str = "") -> BaseException:
@@ -196,7 +197,15 @@ def _text_of(error: BaseException) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return f"{_type_name(error)}: {_text_of(error)}"
+    """Its type and text, without the advice that a pickling error has on a line of its own."""
+    return f"{_type_name(error)}: {_text_of(error)}".partition("\n")[0]
+
+
+def _with_notes(error: BaseException) -> str:
+    """Its text, and the path to the culprit, if that is in a note."""
+    notes = getattr(error, "__notes__", ())
+    notes = notes if isinstance(notes, (list, tuple)) else ()
+    return "\n  ".join([_text_of(error), *(note for note in notes if isinstance(note, str))])
 
 
 def _traceback_of(error: BaseException) -> str:

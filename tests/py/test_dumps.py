@@ -262,56 +262,6 @@ def test_fast_mode_has_no_memo_and_no_cycles():
 # ---- errors ----
 
 
-class Holder:
-    def __init__(self, thing):
-        self.thing = thing
-
-
-@pytest.mark.parametrize(
-    ("wrap", "path"),
-    [
-        (lambda bad: [0, bad], "[1]"),
-        (lambda bad: (0, {"key": [bad]}), "[1]['key'][0]"),
-        (lambda bad: {1: bad}, "[1]"),
-        (lambda bad: Holder(bad), "attribute 'thing'"),
-        (lambda bad: [Holder({"x": bad})], "[0] -> attribute 'thing'['x']"),
-        (lambda bad: lambda: bad, "closure variable 'bad' of function '<lambda>'"),
-        (lambda bad: collections.deque([0, bad]), "[1]"),
-        (lambda bad: ListOf([0, bad]), "[1]"),
-        (lambda bad: collections.OrderedDict(x=1, y=bad), "['y']"),
-        (lambda bad: {"long" * 100: bad}, f"['{'long' * 49}lon]"),
-        (lambda bad: {"f": lambda x=bad: x}, "['f'] -> __defaults__ of function '<lambda>'[0]"),
-    ],
-)
-def test_the_message_says_where_the_culprit_sits(wrap, path):
-    with pytest.raises(TypeError) as caught:
-        shoal.dumps(wrap(threading.Lock()))
-    assert str(caught.value) == f"cannot pickle '_thread.lock' object (at: {path})"
-
-
-def test_at_the_root_the_message_is_that_of_pickle():
-    with pytest.raises(TypeError) as caught:
-        shoal.dumps(threading.Lock())
-    assert str(caught.value) == "cannot pickle '_thread.lock' object"
-
-
-class Complains:
-    def __init__(self, error):
-        self.error = error
-
-    def __reduce__(self):
-        raise self.error
-
-
-@pytest.mark.parametrize("error", [KeyError("k"), TypeError("mine"), OSError(2, "no"), RuntimeError()])
-def test_errors_of_user_code_pass_as_they_are(error):
-    before = error.args
-    with pytest.raises(type(error)) as caught:
-        shoal.dumps([Complains(error)])
-    assert caught.value is error
-    assert error.args == before
-
-
 def test_nothing_is_left_of_a_failed_dump():
     with pytest.raises(TypeError):
         shoal.dumps([SHARED, threading.Lock()])
