@@ -36,6 +36,7 @@ from shoal.errors import (
     task_error,
 )
 from shoal.executor import ProcessPoolExecutor
+from shoal.explain import explain, explain_stream
 from shoal.future import Future
 from shoal.pool import AsyncResult, IMapIterator, MapResult, Pool
 
@@ -62,6 +63,8 @@ __all__ = [
     "dump",
     "dumps",
     "empty",
+    "explain",
+    "explain_stream",
     "in_worker",
     "list_registry_pickle_by_value",
     "load",

@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from shoal import _explain_command
 from shoal.info import as_json, as_text
 
 
@@ -16,7 +17,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     info = commands.add_parser("info", help="what Shoal found on this machine")
     info.add_argument("--json", action="store_true", help="as JSON")
+    explain = commands.add_parser(
+        "explain",
+        help="what a pickle, or an object's pickle, is made of",
+        description=_explain_command.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _explain_command.add_arguments(explain)
     chosen = parser.parse_args(arguments)
+    if chosen.command == "explain":
+        return _explain_command.run(chosen)
     print(as_json() if chosen.json else as_text())
     return 0
 
