@@ -112,6 +112,8 @@ PyObject *shoal__decoder_load(struct shoal_decoder *decoder)
 {
     decoder->busy = true;
     PyObject *value = load_value(decoder);
+    if (value == NULL)
+        shoal__tell_place(decoder);
     end_plain(decoder);
 
     /* What is left on the stack may run user code when it goes, which must not find (or replace) the exception. */

@@ -76,9 +76,15 @@ struct shoal_decoder {
     bool custom_find_class;    /* it may have a find_class of its own */
     PyObject *persistent_load; /* fetched from it when first needed in a stream */
 
+    PyObject *not_made; /* what was called when loading failed, or NULL */
+
     char *scratch; /* private copies of lines and of numbers */
     size_t scratch_size;
 };
+
+/* decoder_error.c; with an exception set */
+void shoal__not_made(struct shoal_decoder *decoder, PyObject *callable); /* the first one counts */
+void shoal__tell_place(struct shoal_decoder *decoder);
 
 /* decoder.c */
 void shoal__decoder_reset(struct shoal_decoder *decoder); /* default options, no source */

@@ -146,6 +146,8 @@ int shoal__load_build(struct shoal_decoder *decoder)
         shoal__release(decoder);
         result = build(decoder, obj, state);
     }
+    if (result < 0)
+        shoal__not_made(decoder, (PyObject *)Py_TYPE(obj));
     Py_DECREF(state);
     return result < 0 ? -1 : 0;
 }

@@ -14,6 +14,8 @@ int shoal__load_reduce(struct shoal_decoder *decoder)
         obj = PyObject_Call(callable, arguments, NULL);
     else
         PyErr_SetString(PyExc_TypeError, "argument list must be a tuple");
+    if (obj == NULL)
+        shoal__not_made(decoder, callable);
     Py_DECREF(callable);
     Py_DECREF(arguments);
     return shoal__push(decoder, obj);
@@ -55,6 +57,8 @@ int shoal__load_newobj(struct shoal_decoder *decoder, bool with_keywords)
     PyObject *arguments = *--decoder->top;
     PyObject *cls = *--decoder->top;
     PyObject *obj = make_new(decoder, cls, arguments, keywords);
+    if (obj == NULL)
+        shoal__not_made(decoder, cls);
     Py_DECREF(cls);
     Py_DECREF(arguments);
     Py_XDECREF(keywords);
@@ -107,6 +111,8 @@ int shoal__load_inst(struct shoal_decoder *decoder)
         return -1;
     PyObject *arguments = shoal__pop_tuple(decoder, start);
     PyObject *obj = arguments == NULL ? NULL : instantiate(decoder, cls, arguments);
+    if (obj == NULL)
+        shoal__not_made(decoder, cls);
     Py_DECREF(cls);
     Py_XDECREF(arguments);
     return shoal__push(decoder, obj);
@@ -125,6 +131,8 @@ int shoal__load_obj(struct shoal_decoder *decoder)
         return -1;
     PyObject *cls = *--decoder->top;
     PyObject *obj = instantiate(decoder, cls, arguments);
+    if (obj == NULL)
+        shoal__not_made(decoder, cls);
     Py_DECREF(cls);
     Py_DECREF(arguments);
     return shoal__push(decoder, obj);

@@ -131,7 +131,7 @@ def encode_error(error: BaseException, stage: Stage) -> Payload:
     elif isinstance(error, MemoryError):
         # Nothing is wrong with the object, there is no room for it: the caller gets the MemoryError itself.
         stage, pickled = "call", _ext.dumps(MemoryError(_text_of(error)))
-    text = _with_notes(error) if stage == "result" else _text_of(error)
+    text = _with_notes(error) if stage in ("result", "arguments") else _text_of(error)
     return stage, _type_name(error), text, _traceback_of(error), pickled, reason
 
 
