@@ -2,9 +2,11 @@
 """What cannot be pickled is told with the path that leads to it, and with what to do about it."""
 
 import collections
+import contextlib
 import ctypes
 import enum
 import functools
+import gc
 import io
 import pickle
 import re
@@ -13,6 +15,7 @@ import sqlite3
 import sys
 import threading
 import types
+import weakref
 
 import pytest
 
@@ -334,6 +337,19 @@ def test_type_and_args_stay_usable():
 def test_names_that_pickle_cannot_find():
     error = caught([0, Named()], kind=shoal.PicklingError)
     assert re.match(r"item \[1\]: Can't pickle <.*Named object.*>: attribute lookup nosuch on \S+ failed$", str(error))
+
+
+def test_nothing_is_kept_of_what_failed():
+    pickler = shoal.Pickler(io.BytesIO())
+    for dump in (shoal.dumps, pickler.dump):
+        client = Client({"lock": LOCK})
+        gone = weakref.ref(client)
+        with contextlib.suppress(TypeError):
+            dump([closure(client)])
+        pickler.clear_memo()
+        del client
+        gc.collect()
+        assert gone() is None
 
 
 # ---- what user code raises ----

@@ -4,6 +4,7 @@
 import array
 import collections
 import functools
+import gc
 import io
 import json
 import pickle
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import types
+import weakref
 
 import pytest
 
@@ -403,6 +405,19 @@ def test_depth_has_no_limit():
     assert whole.size == 2 * depth + 2
     assert len(str(whole).splitlines()) == 7
     whole.as_dict()
+
+
+def test_nothing_is_kept_of_what_was_explained():
+    client = Client(BIG)
+    gone = weakref.ref(client)
+    whole = shoal.explain(closure(client))
+    del client
+    gc.collect()
+    assert gone() is None
+    tree = weakref.ref(whole)
+    del whole
+    gc.collect()
+    assert tree() is None
 
 
 # ---- how it is shown ----
