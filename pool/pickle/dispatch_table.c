@@ -28,6 +28,23 @@ static PyObject *look_up(PyObject *table, PyObject *type)
     return found;
 }
 
+/*
+ * multiprocessing itself registers reducers for partial objects and for methods, from times when pickle had none. They
+ * lose the attributes of a partial object, and methods whose function has another name than their attribute.
+ */
+static bool is_outdated(PyObject *reducer)
+{
+    static const char *const names[] = {"_reduce_partial", "_reduce_method", "_reduce_method_descriptor"};
+    if (!PyFunction_Check(reducer))
+        return false;
+    PyFunctionObject *function = (PyFunctionObject *)reducer;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (PyUnicode_CompareWithASCIIString(function->func_name, names[i]) == 0)
+            return function->func_module && PyUnicode_Check(function->func_module) &&
+                   PyUnicode_CompareWithASCIIString(function->func_module, "multiprocessing.reduction") == 0;
+    return false;
+}
+
 /* ChainMap.maps, without `except`, which may be NULL. */
 static PyObject *look_up_chain(PyObject *maps, PyObject *type, PyObject *except)
 {
@@ -69,8 +86,11 @@ PyObject *shoal__find_reducer(struct shoal_encoder *e, PyObject *type)
         return look_up(e->hooks.dispatch_table, type);
     if (e->hooks.reducers) {
         PyObject *found = look_up(e->hooks.reducers, type);
-        if (found || PyErr_Occurred())
+        if (!found && PyErr_Occurred())
+            return NULL;
+        if (found && !is_outdated(found))
             return found;
+        Py_XDECREF(found);
     }
     return look_up(e->state->shared.dispatch_table, type);
 }

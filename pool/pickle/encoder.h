@@ -183,6 +183,7 @@ int shoal__save_global(struct shoal_encoder *e, PyObject *obj, PyObject *name); 
 int shoal__save_named(struct shoal_encoder *e, PyObject *obj, PyObject *module, PyObject *name); /* not followed */
 int shoal__save_type(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_function(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_single_dispatch(struct shoal_encoder *e, PyObject *function); /* of functools.singledispatch */
 int shoal__save_class(struct shoal_encoder *e, PyObject *obj); /* by value */
 /* The members of a set, if they are all str, in order: 1; 0: others; -1. */
 int shoal__save_sorted(struct shoal_encoder *e, PyObject *set);

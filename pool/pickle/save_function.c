@@ -424,7 +424,8 @@ int shoal__save_function(struct shoal_encoder *e, PyObject *obj)
     if (importable != 0)
         return importable < 0 ? -1 : shoal__save_global(e, obj, NULL);
     PyObject *code = Py_NewRef(((PyFunctionObject *)obj)->func_code); /* user code may give it another meanwhile */
-    int result = save_by_value(e, (PyFunctionObject *)obj, code);
+    int result = code == e->state->writer.single_dispatch_code ? shoal__save_single_dispatch(e, obj)
+                                                               : save_by_value(e, (PyFunctionObject *)obj, code);
     Py_DECREF(code);
     return result;
 }

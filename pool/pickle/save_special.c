@@ -52,6 +52,14 @@ static int save_described(struct shoal_encoder *e, PyObject *obj, PyObject *desc
     return result;
 }
 
+int shoal__save_single_dispatch(struct shoal_encoder *e, PyObject *function)
+{
+    PyObject *describe = shoal_pickle__import("shoal._describe", "single_dispatch");
+    int result = describe ? save_described(e, function, describe) : -1;
+    Py_XDECREF(describe);
+    return result < 0 ? -1 : 0;
+}
+
 /* Of an exception of an ordinary class, pickle loses the links to other exceptions and nothing else. */
 static int save_exception(struct shoal_encoder *e, PyObject *obj, PyObject *describer)
 {
@@ -61,32 +69,43 @@ static int save_exception(struct shoal_encoder *e, PyObject *obj, PyObject *desc
     return save_described(e, obj, describer);
 }
 
-/* ---- the dataclasses module's marks: MISSING, KW_ONLY, _FIELD, ... ---- */
+/* ---- marks, which are compared by identity: dataclasses.MISSING and others ---- */
 
-static bool may_be_mark(PyTypeObject *type)
+/* The module that has marks of a type of this name, or NULL. */
+static const char *module_of_marks(PyTypeObject *type)
 {
-    return PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) && (strcmp(type->tp_name, "_MISSING_TYPE") == 0 ||
-                                                            strcmp(type->tp_name, "_FIELD_BASE") == 0 ||
-                                                            strcmp(type->tp_name, "_KW_ONLY_TYPE") == 0 ||
-                                                            strcmp(type->tp_name, "_HAS_DEFAULT_FACTORY_CLASS") == 0);
+    static const struct {
+        const char *type_name;
+        const char *module;
+    } kinds[] = {
+        {"_MISSING_TYPE", "dataclasses"},
+        {"_FIELD_BASE", "dataclasses"},
+        {"_KW_ONLY_TYPE", "dataclasses"},
+        {"_HAS_DEFAULT_FACTORY_CLASS", "dataclasses"},
+        {"_auto_null", "enum"},
+    };
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) && strcmp(type->tp_name, kinds[i].type_name) == 0)
+            return kinds[i].module;
+    return NULL;
 }
 
 static int save_mark(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
 {
-    PyObject *dataclasses = PyImport_ImportModule("dataclasses");
-    if (!dataclasses)
-        return -1;
+    PyObject *module_name = PyUnicode_InternFromString(module_of_marks(Py_TYPE(obj)));
+    PyObject *module = module_name ? PyImport_Import(module_name) : NULL;
     PyObject *name, *value, *found = NULL;
     Py_ssize_t position = 0;
-    while (!found && PyDict_Next(PyModule_GetDict(dataclasses), &position, &name, &value))
+    while (module && !found && PyDict_Next(PyModule_GetDict(module), &position, &name, &value))
         if (value == obj)
             found = Py_NewRef(name);
-    Py_DECREF(dataclasses);
-    if (!found)
-        return 0;
-    int result = shoal__save_global(e, obj, found);
-    Py_DECREF(found);
-    return result < 0 ? -1 : 1;
+    int result = found ? shoal__save_named(e, obj, module_name, found) : 0;
+    if (result == 0)
+        result = module ? found != NULL : -1;
+    Py_XDECREF(found);
+    Py_XDECREF(module);
+    Py_XDECREF(module_name);
+    return result;
 }
 
 /* ---- type parameters: TypeVar and its kind ---- */
@@ -181,7 +200,7 @@ static int find_out(struct shoal_encoder *e, PyTypeObject *type, struct shoal_sp
     entry->save = saver_of_builtin(type);
     if (!entry->save && is_plain_module(e->state, type))
         entry->save = save_module;
-    if (!entry->save && may_be_mark(type))
+    if (!entry->save && module_of_marks(type))
         entry->save = save_mark;
     if (!entry->save && may_be_type_parameter(type))
         entry->save = save_type_parameter;

@@ -123,6 +123,7 @@ struct shoal_state_writer {
     PyObject *code_by_bytes; /* dict: code as bytes -> code, so that loading it again is a lookup */
     PyObject *rebuild_module;               /* "shoal._rebuild" */
     PyObject *rebuilder_names[REBUILDER_COUNT]; /* str; their addresses are also the memo's keys for them */
+    PyObject *single_dispatch_code; /* of each function that functools.singledispatch returns */
     PyObject *find_describer; /* shoal._describe.find_describer, or NULL until such an object is met */
     PyObject *describe_parameter; /* shoal._rebuild._describe_type_parameter, likewise */
 };

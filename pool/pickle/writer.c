@@ -58,6 +58,24 @@ static int list_all_builtin_types(PyObject *found)
     return list_builtin_types(found, "types") < 0 ? -1 : list_builtin_types(found, "_collections_abc");
 }
 
+/* The code of functools.singledispatch's inner function `wrapper`: new reference, or NULL with an exception. */
+static PyObject *find_single_dispatch_code(void)
+{
+    PyObject *maker = shoal_pickle__import("functools", "singledispatch");
+    PyObject *code = maker && PyFunction_Check(maker) ? PyFunction_GET_CODE(maker) : NULL; /* borrowed from maker */
+    PyObject *constants = code ? PyObject_GetAttrString(code, "co_consts") : NULL;
+    PyObject *found = NULL;
+    for (Py_ssize_t i = 0; constants && !found && i < PyTuple_GET_SIZE(constants); i++) {
+        PyObject *constant = PyTuple_GET_ITEM(constants, i);
+        if (PyCode_Check(constant) &&
+            PyUnicode_CompareWithASCIIString(((PyCodeObject *)constant)->co_name, "wrapper") == 0)
+            found = Py_NewRef(constant);
+    }
+    Py_XDECREF(constants);
+    Py_XDECREF(maker);
+    return found || PyErr_Occurred() ? found : Py_NewRef(Py_None); /* another functools: they go as functions do */
+}
+
 static int make_objects(struct shoal_state_writer *writer)
 {
     writer->newobj_function = shoal_pickle__import("copyreg", "__newobj__");
@@ -67,9 +85,11 @@ static int make_objects(struct shoal_state_writer *writer)
     writer->by_value_modules = PySet_New(NULL);
     writer->builtin_types = PyDict_New();
     writer->code_by_bytes = PyDict_New();
+    writer->single_dispatch_code = find_single_dispatch_code();
     writer->rebuild_module = PyUnicode_InternFromString("shoal._rebuild");
     if (!writer->newobj_function || !writer->slotnames || !writer->object_reduce_ex || !writer->object_reduce ||
-        !writer->by_value_modules || !writer->builtin_types || !writer->code_by_bytes || !writer->rebuild_module)
+        !writer->by_value_modules || !writer->builtin_types || !writer->code_by_bytes ||
+        !writer->single_dispatch_code || !writer->rebuild_module)
         return -1;
     for (int i = 0; i < REBUILDER_COUNT; i++)
         if (!(writer->rebuilder_names[i] = PyUnicode_InternFromString(rebuilder_names[i])))

@@ -17,11 +17,12 @@ import struct
 import sys
 import weakref
 from collections.abc import Callable
+from types import MemberDescriptorType
 from typing import Any
 
 from shoal import _describe_exceptions, _describe_files, _describe_typing, _ext, _rebuild
 
-__all__ = ["find_describer"]
+__all__ = ["find_describer", "single_dispatch"]
 
 Reduced = tuple[Any, ...]
 Describer = Callable[[Any, int], "Reduced | str | None"]
@@ -38,6 +39,19 @@ def _lru_cache(wrapper: Any, protocol: int) -> Reduced | str:
     parameters = wrapper.cache_parameters()
     state = {key: value for key, value in wrapper.__dict__.items() if key != "cache_parameters"}
     return _rebuild._lru_cache, (wrapper.__wrapped__, parameters["maxsize"], parameters["typed"]), state
+
+
+def single_dispatch(function: Any, protocol: int) -> Reduced:
+    """What ``functools.singledispatch`` returned: the default, and what was registered. Its caches stay behind."""
+    default = function.__wrapped__
+    registered = [pair for pair in function.registry.items() if pair != (object, default)]
+    names = "__module__", "__name__", "__qualname__", "__doc__"
+    attributes = {name: getattr(function, name) for name in names}
+    attributes.update({name: value for name, value in function.__dict__.items() if name not in _DISPATCHER_MACHINERY})
+    return _rebuild._single_dispatch, (default,), (registered, attributes), None, None, _rebuild._fill_single_dispatch
+
+
+_DISPATCHER_MACHINERY = frozenset({"register", "dispatch", "registry", "_clear_cache", "__wrapped__"})
 
 
 def _cached_property(descriptor: Any, protocol: int) -> Reduced:
@@ -105,22 +119,38 @@ def _weak_method(reference: Any, protocol: int) -> Reduced:
 
 def _weak_set(obj: Any, protocol: int) -> Reduced:
     # By update, not as an argument: a member may refer to the set.
-    return type(obj), (), list(obj), None, None, weakref.WeakSet.update
+    own = _own_attributes(obj, weakref.WeakSet())
+    if own is None:
+        return type(obj), (), list(obj), None, None, weakref.WeakSet.update
+    return type(obj), (), (list(obj), own), None, None, _rebuild._fill_weak_set
 
 
 def _weak_dict(obj: Any, protocol: int) -> Reduced:
-    return type(obj), (), None, None, iter(list(obj.items()))
+    base = weakref.WeakValueDictionary if isinstance(obj, weakref.WeakValueDictionary) else weakref.WeakKeyDictionary
+    return type(obj), (), _own_attributes(obj, base()), None, iter(list(obj.items()))
+
+
+def _own_attributes(obj: Any, blank: Any) -> dict[str, Any] | None:
+    """What a subclass or its user has put there."""
+    return {name: value for name, value in obj.__dict__.items() if name not in blank.__dict__} or None
 
 
 def _context_variable(variable: Any, protocol: int) -> str | Reduced | None:
     """By the module that has it as a global."""
     for name, module in list(sys.modules.items()):
-        if name in ("__main__", "__mp_main__") or type(module) is not type(sys):
+        if name in ("__main__", "__mp_main__") or type(module) is not type(sys) or module.__name__ != name:
             continue
         for key, value in list(module.__dict__.items()):
             if value is variable:
                 return getattr, (module, key)
     return None
+
+
+def _system_record(record: Any, protocol: int) -> Reduced:
+    """sys.flags and its kind, of which there is one in each interpreter."""
+    kind = type(record)
+    fields = [name for name, value in kind.__dict__.items() if isinstance(value, MemberDescriptorType)]
+    return _rebuild._system_record, (kind.__name__, tuple(record), fields)
 
 
 def _struct(obj: Any, protocol: int) -> Reduced:
@@ -160,6 +190,10 @@ _AND_SUBCLASSES: dict[Any, Describer] = {
 _LATER: dict[tuple[str, str], Describer] = {
     ("_contextvars", "ContextVar"): _context_variable,
     ("numpy", "vectorize"): _vectorize,
+    **{
+        ("sys", name): _system_record
+        for name in ("flags", "float_info", "hash_info", "int_info", "thread_info", "version_info")
+    },
     **_describe_files.LATER,
 }
 _OWN_WAYS = ("__reduce_ex__", "__reduce__", "__getstate__", "__getnewargs__", "__getnewargs_ex__")

@@ -30,18 +30,22 @@ def _temporary_file(wrapper: Any, protocol: int) -> Reduced:
 
 def _standard_stream(file: Any) -> Reduced | None:
     """The reader's own, or what is underneath it."""
-    if sys.stdin is not None and file in (sys.stdin, getattr(sys.stdin, "buffer", None)):
+    if any(file is part for part in _layers(sys.stdin)):
         raise pickle.PicklingError("Cannot pickle standard input")
     for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
-        stream = getattr(sys, name, None)
-        if file is stream:
+        text, buffered, raw = _layers(getattr(sys, name, None))
+        if file is text:
             return getattr, (sys, name)
-        for part in ("buffer", "raw"):
-            inner = getattr(stream, part, None)
-            if file is inner:
-                return getattr, (stream, part)
-            stream = inner
+        if file is buffered:
+            return getattr, (text, "buffer")
+        if file is raw:
+            return getattr, (buffered, "raw")
     return None
+
+
+def _layers(stream: Any) -> tuple[Any, Any, Any]:
+    buffered = getattr(stream, "buffer", None)
+    return stream, buffered, getattr(buffered, "raw", None)
 
 
 def _content(file: Any) -> Reduced:

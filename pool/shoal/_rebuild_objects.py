@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import functools
 import io
+import sys
 import typing
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, namedtuple
 from typing import Any
 
 __all__ = [
@@ -15,11 +16,15 @@ __all__ = [
     "_descriptor",
     "_descriptor_of_kind",
     "_fill_exception",
+    "_fill_single_dispatch",
     "_fill_type_alias",
+    "_fill_weak_set",
     "_forward_reference",
     "_lru_cache",
     "_memory_file",
     "_new_type",
+    "_single_dispatch",
+    "_system_record",
     "_type_alias",
     "_view",
 ]
@@ -62,6 +67,18 @@ def _lru_cache(function: Any, maxsize: int | None, typed: bool) -> Any:
     return functools.lru_cache(maxsize, typed)(function)
 
 
+def _single_dispatch(default: Any) -> Any:
+    return functools.singledispatch(default)
+
+
+def _fill_single_dispatch(function: Any, state: tuple[list[tuple[Any, Any]], dict[str, Any]]) -> None:
+    registered, attributes = state
+    for cls, implementation in registered:
+        function.register(cls, implementation)
+    for name, value in attributes.items():
+        setattr(function, name, value)
+
+
 # ---- exceptions ----
 
 
@@ -74,6 +91,26 @@ def _fill_exception(error: BaseException, state: tuple[Any, Any, dict[str, Any]]
         error.__setstate__(own)
     for name, value in extras.items():
         object.__setattr__(error, name, value)
+
+
+# ---- weak sets, and records of the interpreter ----
+
+
+def _fill_weak_set(obj: Any, state: tuple[list[Any], dict[str, Any]]) -> None:
+    members, attributes = state
+    weakref.WeakSet.update(obj, members)
+    obj.__dict__.update(attributes)
+
+
+def _system_record(name: str, values: tuple[Any, ...], fields: list[str]) -> Any:
+    """The reader's own if it says the same. A record of another interpreter cannot always be made: a likeness, then."""
+    own = getattr(sys, name)
+    if tuple(own) == values:
+        return own
+    try:
+        return type(own)(values)
+    except TypeError:
+        return namedtuple(name, fields[: len(values)], rename=True)(*values)
 
 
 # ---- files ----

@@ -153,6 +153,7 @@ def task_error(payload: Payload, what: str = "") -> BaseException:
             reason = f"it did not unpickle here: {_one_line(problem)}"
     if error is None:
         error = RemoteError(type_name, message, traceback, reason)
+    _keep_chain(error, remote)
     _with_cause(error, remote)
     if stage == "arguments":
         text = f"the arguments of {what or 'the task'} could not be unpickled in the worker: {type_name}: {message}"
@@ -175,6 +176,14 @@ def _with_cause(error: BaseException, cause: BaseException) -> BaseException:
     # Past the class's own __setattr__: an exception that is a frozen dataclass would refuse.
     BaseException.__dict__["__cause__"].__set__(error, cause)
     return error
+
+
+def _keep_chain(error: BaseException, remote: BaseException) -> None:
+    """What the error was raised from hangs on behind the worker's traceback, which takes its place."""
+    for link in ("__cause__", "__context__", "__suppress_context__"):
+        value = BaseException.__dict__[link].__get__(error)
+        if value:
+            setattr(remote, link, value)
 
 
 def _signal_name(number: int) -> str:

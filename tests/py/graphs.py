@@ -258,9 +258,8 @@ STEP = st.tuples(st.sampled_from(MAKERS), st.lists(st.integers(0, 40), max_size=
 LINKS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=6)
 
 
-# Not changed; and the reducer that multiprocessing registered for partial objects, which pools honour, forgets
-# attributes.
-NOT_LINKED = (type, enum.Enum, Frozen, types.FunctionType, functools.partial)
+# Not changed.
+NOT_LINKED = (type, enum.Enum, Frozen, types.FunctionType)
 
 
 def link(holder, part):
