@@ -22,11 +22,22 @@ int shoal__save_dict_view(struct shoal_encoder *e, PyObject *obj, PyObject *Py_U
 
 /* ---- memory views: memoryview(bytes or bytearray), and .cast(format, shape) if it is not one of plain bytes ---- */
 
+/* A PickleBuffer of plain bytes, whatever shape and format obj gives them. */
+static PyObject *flat_buffer(PyObject *obj)
+{
+    PyObject *shaped = PyPickleBuffer_FromObject(obj);
+    PyObject *raw = shaped ? PyObject_CallMethod(shaped, "raw", NULL) : NULL;
+    PyObject *flat = raw ? PyPickleBuffer_FromObject(raw) : NULL;
+    Py_XDECREF(raw);
+    Py_XDECREF(shaped);
+    return flat;
+}
+
 /* The memory itself, once: no copy is made of it if it lies in one piece. A writable one arrives writable. */
 static int save_memory(struct shoal_encoder *e, PyObject *obj, const Py_buffer *view)
 {
     if (e->protocol >= 5 && PyBuffer_IsContiguous(view, 'C')) {
-        PyObject *buffer = PyPickleBuffer_FromObject(obj);
+        PyObject *buffer = flat_buffer(obj);
         int result = buffer ? shoal__save(e, buffer) : -1;
         Py_XDECREF(buffer);
         return result;

@@ -185,6 +185,7 @@ _AND_SUBCLASSES: dict[Any, Describer] = {
     weakref.WeakSet: _weak_set,
     weakref.WeakValueDictionary: _weak_dict,
     weakref.WeakKeyDictionary: _weak_dict,
+    **_describe_files.AND_SUBCLASSES,
 }
 # Of modules that may not be imported: by the names of module and class.
 _LATER: dict[tuple[str, str], Describer] = {
@@ -206,7 +207,7 @@ _and_subclasses = {id(cls): describer for cls, describer in _AND_SUBCLASSES.item
 def find_describer(cls: type) -> tuple[Describer | None, bool]:
     """The describer for objects of exactly this type, if any; and whether it is one for exceptions' links only."""
     mro = type.__dict__["__mro__"].__get__(cls)
-    if BaseException in mro:
+    if any(base is BaseException for base in mro):
         return _describe_exceptions.find(cls)
     if id(cls) in _exactly:
         return _exactly[id(cls)], False

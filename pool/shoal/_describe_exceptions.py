@@ -81,7 +81,7 @@ class _Kind:
         self.fields = tuple(
             name
             for base in mro
-            if not _flags(base) & _HEAP_TYPE and base not in (BaseException, object)
+            if not _flags(base) & _HEAP_TYPE and base is not BaseException and base is not object
             for name, value in base.__dict__.items()
             if isinstance(value, (MemberDescriptorType, GetSetDescriptorType)) and name not in _LEFT_OUT
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from shoal import _rebuild
 
-__all__ = ["EXACTLY", "LATER"]
+__all__ = ["AND_SUBCLASSES", "EXACTLY", "LATER"]
 
 Reduced = tuple[Any, ...]
 
@@ -21,6 +21,11 @@ def _text_file(file: Any, protocol: int) -> Reduced:
 
 def _binary_file(file: Any, protocol: int) -> Reduced:
     return _standard_stream(file) or _content(file)
+
+
+def _other_file(file: Any, protocol: int) -> Reduced | None:
+    """What stands in for a standard stream may be of any kind."""
+    return _standard_stream(file)
 
 
 def _temporary_file(wrapper: Any, protocol: int) -> Reduced:
@@ -80,4 +85,5 @@ EXACTLY = {
     io.BufferedRandom: _binary_file,
     io.FileIO: _binary_file,
 }
+AND_SUBCLASSES = {io.IOBase.__base__: _other_file}
 LATER = {("tempfile", "_TemporaryFileWrapper"): _temporary_file}

@@ -6,7 +6,6 @@ import io
 import pickle
 import sys
 import threading
-import tracemalloc
 import types
 import typing
 import weakref
@@ -14,6 +13,7 @@ import weakref
 import pytest
 
 import shoal
+from leaking import leaks
 
 PROTOCOLS = (0, 2, 3, 5)
 
@@ -73,34 +73,6 @@ def dump_quietly(obj, protocol):
         shoal.dumps(obj, protocol)
     except (TypeError, pickle.PicklingError):
         pass
-
-
-ROUNDS = 100
-SMALLEST_OBJECT = 16  # bytes; the measuring itself may give back some
-
-
-def run(work, rounds):
-    for i in range(rounds):
-        work()
-        if i % 50 == 0:
-            gc.collect()  # or the tables of what waits for collection grow by themselves
-    gc.collect()
-
-
-def leaks(work):
-    """Does each time ROUNDS of work leave memory behind, again and again? A cache or a table that grows has its end."""
-    run(work, ROUNDS)
-    tracemalloc.start()
-    try:
-        run(work, 20)
-        for _ in range(15):
-            before = tracemalloc.get_traced_memory()[0]
-            run(work, ROUNDS)
-            if tracemalloc.get_traced_memory()[0] - before < ROUNDS * SMALLEST_OBJECT / 2:
-                return False
-    finally:
-        tracemalloc.stop()
-    return True
 
 
 def test_a_leak_would_be_seen():
