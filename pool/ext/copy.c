@@ -47,3 +47,44 @@ void copy_bytes(uint8_t *destination, const uint8_t *source, size_t size_bytes, 
     (void)message_bytes;
     memcpy(destination, source, size_bytes);
 }
+
+/* A row of items that do not touch. With a constant size, memcpy is a load and a store. */
+static uint8_t *copy_row(uint8_t *destination, const uint8_t *source, ptrdiff_t count, ptrdiff_t stride,
+                         size_t item_bytes)
+{
+#define ROW_OF(size) \
+    case size: \
+        for (; count > 0; count--, source += stride, destination += (size)) \
+            memcpy(destination, source, (size)); \
+        return destination;
+    switch (item_bytes) {
+        ROW_OF(1)
+        ROW_OF(2)
+        ROW_OF(4)
+        ROW_OF(8)
+        ROW_OF(16)
+    default:
+        for (; count > 0; count--, source += stride, destination += item_bytes)
+            memcpy(destination, source, item_bytes);
+        return destination;
+    }
+#undef ROW_OF
+}
+
+uint8_t *copy_items(uint8_t *destination, const uint8_t *source, int dimensions, const ptrdiff_t *shape,
+                    const ptrdiff_t *strides, size_t item_bytes, uint64_t message_bytes)
+{
+    /* What lies side by side already is one large item. */
+    while (dimensions > 0 && (strides[dimensions - 1] == (ptrdiff_t)item_bytes || shape[dimensions - 1] == 1))
+        item_bytes *= (size_t)shape[--dimensions];
+    if (dimensions == 0) {
+        copy_bytes(destination, source, item_bytes, message_bytes);
+        return destination + item_bytes;
+    }
+    if (dimensions == 1)
+        return copy_row(destination, source, shape[0], strides[0], item_bytes);
+    for (ptrdiff_t i = 0; i < shape[0]; i++)
+        destination = copy_items(destination, source + i * strides[0], dimensions - 1, shape + 1, strides + 1,
+                                 item_bytes, message_bytes);
+    return destination;
+}

@@ -24,4 +24,11 @@
 /* message_bytes: of all pieces of the message that this one belongs to. */
 void copy_bytes(uint8_t *destination, const uint8_t *source, size_t size_bytes, uint64_t message_bytes);
 
+/*
+ * The items of an array that does not lie in one piece, side by side, the last index varying fastest. `strides` are in
+ * bytes, of any sign; returns the end of what was written.
+ */
+uint8_t *copy_items(uint8_t *destination, const uint8_t *source, int dimensions, const ptrdiff_t *shape,
+                    const ptrdiff_t *strides, size_t item_bytes, uint64_t message_bytes);
+
 #endif

@@ -96,7 +96,6 @@ static bool overlaps_adopted(const struct outgoing *out, uint64_t offset, uint64
 /* Does the buffer lie in a block that can travel by handle? Fills kind, block and offset if so. */
 static void find_block(struct outgoing *out, struct taken *taken)
 {
-    taken->kind = BUFFER_IN_MESSAGE;
     uint64_t offset;
     if (!shoal_region_contains(out->region, taken->view.buf, taken->size_bytes, &offset))
         return;
@@ -124,12 +123,18 @@ static int outgoing_take(void *context, PyObject *exporter)
     if (taken == NULL)
         return -1;
     if (PyObject_GetBuffer(exporter, &taken->view, PyBUF_ANY_CONTIGUOUS) < 0) {
-        PyErr_Clear(); /* in band, the pickler says what is wrong with it */
-        return 0;
+        PyErr_Clear();
+        taken->in_pieces = true;
+        if (PyObject_GetBuffer(exporter, &taken->view, PyBUF_STRIDED_RO) < 0) {
+            PyErr_Clear(); /* in band, the pickler says what is wrong with it */
+            return 0;
+        }
     }
     taken->size_bytes = (uint64_t)taken->view.len;
-    taken->readonly = taken->view.readonly;
-    find_block(out, taken);
+    taken->readonly = taken->view.readonly && !taken->in_pieces;
+    taken->kind = BUFFER_IN_MESSAGE;
+    if (!taken->in_pieces)
+        find_block(out, taken);
     if (taken->kind == BUFFER_IN_MESSAGE && taken->size_bytes < OUT_OF_BAND_MIN) {
         taken_drop(taken);
         return 0;
@@ -236,7 +241,12 @@ static uint64_t copy_all(const struct outgoing *out, uint8_t *block, uint64_t st
         if (taken->kind != BUFFER_IN_MESSAGE)
             continue;
         position = align_up(position, BUFFER_ALIGN);
-        copy_bytes(block + position, taken->view.buf, taken->size_bytes, total);
+        const Py_buffer *view = &taken->view;
+        if (taken->in_pieces)
+            copy_items(block + position, view->buf, view->ndim, view->shape, view->strides, (size_t)view->itemsize,
+                       total);
+        else
+            copy_bytes(block + position, view->buf, taken->size_bytes, total);
         position += taken->size_bytes;
     }
     if (!outgoing_in_ring(out)) {

@@ -52,6 +52,7 @@ struct taken {
     uint64_t size_bytes;
     enum buffer_kind kind;
     bool readonly;
+    bool in_pieces; /* IN_MESSAGE only: is put together when it is copied */
 };
 
 /* A message under construction. */

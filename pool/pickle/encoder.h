@@ -197,6 +197,8 @@ int shoal__fill_closure(struct shoal_encoder *e, PyFunctionObject *function, int
 int shoal__save_instance(struct shoal_encoder *e, PyObject *obj);
 /* value: what obj has just answered to __reduce_ex__. */
 void shoal__learn_instance(struct shoal_encoder *e, PyObject *obj, PyObject *value);
+/* numpy arrays. 1: written; 0: it is none, or numpy is to be asked; -1. */
+int shoal__save_array(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_code(struct shoal_encoder *e, PyObject *obj);
 
 /* 1: written; 0: not one of those that only travel by value; -1. For objects with no reducer of their own. */

@@ -301,6 +301,8 @@ int shoal__save_by_reduce(struct shoal_encoder *e, PyObject *obj)
     } else {
         int done = shoal__save_instance(e, obj);
         if (done == 0)
+            done = shoal__save_array(e, obj);
+        if (done == 0)
             done = shoal__save_special(e, obj);
         if (done != 0)
             return done < 0 ? -1 : 0;

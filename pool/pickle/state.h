@@ -125,6 +125,8 @@ struct shoal_state_writer {
     PyObject *rebuilder_names[REBUILDER_COUNT]; /* str; their addresses are also the memo's keys for them */
     PyObject *single_dispatch_code; /* of each function that functools.singledispatch returns */
     PyObject *find_describer; /* shoal._describe.find_describer, or NULL until such an object is met */
+    PyObject *array_dtype;    /* numpy.dtype, NULL until an array is sent */
+    PyObject *array_maker;    /* numpy._core.numeric._frombuffer, None if there is none, NULL until an array is sent */
     PyObject *describe_parameter; /* shoal._rebuild._describe_type_parameter, likewise */
 };
 

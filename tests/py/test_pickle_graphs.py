@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Random object graphs: what pickle makes of them, Shoal makes of them, too.
 
-The measure is pickle itself: the bytes are the same, and every way through dumps, loads and a pool's worker gives a
-graph of the same shape (types, values, and which object is met again where). Graphs that change while they are dumped
-or loaded may give an exception or something that nobody wants, but never a crash.
+The measure is pickle itself: the bytes are the same (but for arrays in one piece, which are written shorter), and every
+way through dumps, loads and a pool's worker gives a graph of the same shape (types, values, and which object is met
+again where). Graphs that change while they are dumped or loaded may give an exception or something that nobody wants,
+but never a crash.
 """
 
 import collections
@@ -41,7 +42,8 @@ def dumps_or_error(dumps, obj, protocol):
 def test_any_graph_goes_every_way_as_with_pickle(protocol, graph):
     stream = dumps_or_error(pickle.dumps, graph, protocol)
     ours = dumps_or_error(shoal.dumps, graph, protocol)
-    assert ours == stream
+    has_arrays = not isinstance(stream, type) and b"_frombuffer" in stream
+    assert ours == stream or (has_arrays and len(ours) < len(stream))
     if isinstance(stream, type):
         return
     try:
@@ -49,13 +51,16 @@ def test_any_graph_goes_every_way_as_with_pickle(protocol, graph):
     except Exception as error:
         with pytest.raises(type(error)):
             shoal.loads(stream)
+        with pytest.raises(type(error)):
+            pickle.loads(ours)
         return
     wanted = shape(expected)
+    assert shape(pickle.loads(ours), strings=not has_arrays) == shape(expected, strings=not has_arrays)
     assert shape(shoal.loads(stream)) == wanted
     assert shape(shoal.load(io.BytesIO(stream))) == wanted
     file = io.BytesIO()
     shoal.Pickler(file, protocol).dump(graph)
-    assert file.getvalue() == stream
+    assert file.getvalue() == ours
 
 
 @EXAMPLES
@@ -66,13 +71,15 @@ def test_any_graph_with_its_buffers_apart(graph):
         stream = pickle.dumps(graph, 5, buffer_callback=theirs.append)
     except (TypeError, RecursionError):
         return
-    assert shoal.dumps(graph, 5, buffer_callback=ours.append) == stream
+    shorter = shoal.dumps(graph, 5, buffer_callback=ours.append)
+    assert shorter == stream or (b"_frombuffer" in stream and len(shorter) < len(stream))
     assert [bytes(buffer.raw()) for buffer in ours] == [bytes(buffer.raw()) for buffer in theirs]
     try:
         expected = pickle.loads(stream, buffers=theirs)
     except Exception:
         return
     assert shape(shoal.loads(stream, buffers=ours)) == shape(expected)
+    assert shape(pickle.loads(shorter, buffers=ours), strings=False) == shape(expected, strings=False)
 
 
 @pytest.fixture(scope="module")
