@@ -21,7 +21,6 @@ struct shoal_decoder *shoal_decoder_new(struct shoal_pickle_state *state)
         return NULL;
     }
     decoder->state = state;
-    decoder->memo.owns = true;
     shoal__decoder_reset(decoder);
     return decoder;
 }
@@ -34,6 +33,7 @@ void shoal_decoder_free(struct shoal_decoder *decoder)
     shoal__stack_done(decoder);
     shoal__memo_done(&decoder->memo);
     Py_CLEAR(decoder->buffers);
+    shoal__instances_clear(&decoder->instances);
     PyMem_Free(decoder->base);
     PyMem_Free(decoder->marks);
     PyMem_Free(decoder->scratch);
@@ -70,10 +70,13 @@ char *shoal__scratch(struct shoal_decoder *decoder, size_t size)
     return decoder->scratch;
 }
 
-void shoal__hold_collector(struct shoal_decoder *decoder)
+void shoal__plainly(struct shoal_decoder *decoder)
 {
-    decoder->collector_was_on = PyGC_Disable() == 1;
-    decoder->holding = true;
+    decoder->memo.borrows = true;
+    if (!decoder->holding) {
+        decoder->collector_was_on = PyGC_Disable() == 1;
+        decoder->holding = true;
+    }
 }
 
 void shoal__let_collector_go(struct shoal_decoder *decoder)
@@ -83,21 +86,48 @@ void shoal__let_collector_go(struct shoal_decoder *decoder)
         PyGC_Enable();
 }
 
-static void enter_plain(struct shoal_decoder *decoder)
+void shoal__end_epoch(struct shoal_decoder *decoder)
 {
-    decoder->memo.owns = false;
-    decoder->plain = true;
-    decoder->holds_back = true;
-    shoal__hold_collector(decoder);
+    decoder->epoch++;
+    decoder->simple = NULL;
+    shoal__memo_own(&decoder->memo);
+    shoal__keep_promises(decoder);
 }
 
-/* The stream is over and what the memo borrows is not needed: forgetting it costs nothing. */
+/* The array grows, or something is there already, or it is a sparse index: the latter two may drop something. */
+int shoal__put_over(struct shoal_decoder *decoder, size_t index, PyObject *obj)
+{
+    if (index != decoder->memo.used || decoder->memo.sparse != NULL)
+        shoal__release(decoder);
+    return shoal__memo_put_anywhere(&decoder->memo, index, obj);
+}
+
+PyObject *shoal__get(struct shoal_decoder *decoder, size_t index)
+{
+    struct shoal__memo *memo = &decoder->memo;
+    if (index < memo->used && shoal__is_promise(memo->slots[index])) {
+        shoal__own(decoder);
+        for (size_t i = 0; i < decoder->mark_count; i++)
+            if (decoder->marks[i].state == index && shoal__make_state(decoder, &decoder->marks[i]) < 0)
+                return NULL;
+    }
+    PyObject *obj = shoal__memo_get(memo, index);
+    if (obj == NULL && !PyErr_Occurred())
+        PyErr_Format(decoder->state->shared.unpickling_error, "Memo value not found at index %zu", index);
+    return Py_XNewRef(obj);
+}
+
+/* The stream is over: forgetting what the memo borrows costs nothing. */
 static void end_plain(struct shoal_decoder *decoder)
 {
-    if (decoder->plain)
-        shoal__memo_clear(&decoder->memo);
-    decoder->holds_back = false;
-    shoal__release(decoder);
+    if (decoder->memo.borrows)
+        shoal__memo_forget_borrowed(&decoder->memo);
+    decoder->in_memory = false;
+    decoder->simple = NULL;
+    decoder->epoch++;
+    shoal__instances_clear(&decoder->instances);
+    if (decoder->holding)
+        shoal__let_collector_go(decoder);
 }
 
 static PyObject *load_value(struct shoal_decoder *decoder)
@@ -145,7 +175,8 @@ static PyObject *load_memory(struct shoal_decoder *decoder, const uint8_t *data,
     source->start = source->cursor = data;
     source->limit = data + length;
     shoal__count_input(decoder, length);
-    enter_plain(decoder);
+    decoder->in_memory = true;
+    shoal__plainly(decoder);
     PyObject *value = shoal__decoder_load(decoder);
     if (value != NULL && ret_used != NULL)
         *ret_used = (size_t)(source->cursor - data);

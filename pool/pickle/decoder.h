@@ -6,10 +6,10 @@
  * check what is left, and read on from a file if there is one. decoder_run.c repeats the most frequent ones in place,
  * for the case that everything they need is at hand.
  *
- * Plain decoding. A stream in memory starts "plain": so far it has made nothing but built-in objects, of exactly the
- * built-in types, and dropped none of them; so no user code can have run, and no other thread. For that time the memo
- * borrows its objects. Whoever is about to drop an object that was put, or to make one that is not plain, calls
- * shoal__own() first.
+ * Plain decoding. As long as opcodes of a stream in memory run no user code (and so no other thread's code either) and
+ * drop nothing, whatever they put cannot go away: for that time the memo borrows its objects. Whoever is about to drop
+ * an object that may have been put calls shoal__own() first. That ends an epoch; the loop begins another one with the
+ * next opcode.
  *
  * The cyclic collector is held off while the decoder works, for it would find no garbage and look at everything again
  * and again; it is on whenever user code runs. Whoever is about to run some calls shoal__release() first, which
@@ -39,6 +39,26 @@ struct shoal__load_options {
     PyObject *buffers; /* NULL or None: no buffers */
 };
 
+/* A MARK, and the instance's state that opens with it, if it is one that was put off (load_instance.c). */
+struct shoal__mark {
+    size_t offset; /* from the stack's base */
+    size_t state;  /* the memo's index of the state's promise, or one of the two below */
+    size_t epoch;  /* when the state was opened */
+};
+
+#define SHOAL__NO_STATE SIZE_MAX
+#define SHOAL__UNNAMED_STATE (SIZE_MAX - 1) /* was not put */
+
+/* The instances of one stream: its classes, the attributes that they were seen with, the promised states. */
+struct shoal__instances {
+    struct shoal__class *classes; /* a table by address; NULL until there is a first instance */
+    struct shoal__shape *shapes;  /* all of them, a list */
+    unsigned shape_count;
+    struct shoal__promised *promised;
+    size_t promised_count;
+    size_t promised_capacity;
+};
+
 struct shoal_decoder {
     struct shoal__source source;
 
@@ -47,16 +67,18 @@ struct shoal_decoder {
     PyObject **top;
     PyObject **fence;
     PyObject **end;
-    size_t *marks; /* offsets from base; the last one is the fence */
+    struct shoal__mark *marks; /* the last one is the fence */
     size_t mark_count;
     size_t mark_capacity;
 
     struct shoal__memo memo;
+    struct shoal__instances instances;
     struct shoal_pickle_state *state; /* borrowed: who owns the decoder keeps the module alive */
 
     int protocol;
-    bool plain;
-    bool holds_back;       /* this stream may hold the collector off */
+    size_t epoch;          /* counts the times that something may have been dropped, or user code run */
+    PyObject *simple;      /* a dict or set that has been filled in this epoch and has simple keys only; or NULL */
+    bool in_memory;        /* this stream may be decoded plainly, and hold the collector off */
     bool holding;          /* it does just now */
     bool collector_was_on; /* while holding: switch it on again */
     bool busy;
@@ -87,9 +109,9 @@ void shoal__not_made(struct shoal_decoder *decoder, PyObject *callable); /* the 
 void shoal__tell_place(struct shoal_decoder *decoder);
 
 /* decoder.c */
+void shoal__plainly(struct shoal_decoder *decoder);       /* begin an epoch, hold the collector off */
 void shoal__decoder_reset(struct shoal_decoder *decoder); /* default options, no source */
 PyObject *shoal__decoder_load(struct shoal_decoder *decoder); /* one pickle from the source */
-void shoal__hold_collector(struct shoal_decoder *decoder);
 void shoal__let_collector_go(struct shoal_decoder *decoder);
 char *shoal__scratch(struct shoal_decoder *decoder, size_t size);
 int shoal__decoder_configure(struct shoal_decoder *decoder, const struct shoal__load_options *options);
@@ -170,15 +192,26 @@ int shoal__load_next_buffer(struct shoal_decoder *decoder);
 int shoal__load_readonly_buffer(struct shoal_decoder *decoder);
 
 /* load_build.c */
+bool shoal__is_usual(const struct shoal_decoder *decoder, PyTypeObject *type);
 int shoal__load_build(struct shoal_decoder *decoder);
+
+/* load_instance.c: instances of usual classes */
+int shoal__make_instance(struct shoal_decoder *decoder); /* for NEWOBJ: 1: done; 0: no, nothing has happened; -1 */
+int shoal__close_state(struct shoal_decoder *decoder);   /* for SETITEMS: 1: done, and BUILD too; 0; -1 */
+int shoal__make_state(struct shoal_decoder *decoder, struct shoal__mark *mark); /* a dict, after all: 0 or -1 */
+void shoal__keep_promises(struct shoal_decoder *decoder);
+void shoal__instances_clear(struct shoal__instances *instances); /* after a stream */
+
+/* decoder.c */
+void shoal__end_epoch(struct shoal_decoder *decoder);
+int shoal__put_over(struct shoal_decoder *decoder, size_t index, PyObject *obj);
+PyObject *shoal__get(struct shoal_decoder *decoder, size_t index); /* new reference, or NULL with an exception */
 
 /* Before an object that the memo may borrow can go away. */
 static inline void shoal__own(struct shoal_decoder *decoder)
 {
-    if (decoder->plain) {
-        shoal__memo_own(&decoder->memo);
-        decoder->plain = false;
-    }
+    if (decoder->memo.borrows)
+        shoal__end_epoch(decoder);
 }
 
 /* Before user code runs. */
@@ -187,6 +220,15 @@ static inline void shoal__release(struct shoal_decoder *decoder)
     shoal__own(decoder);
     if (decoder->holding)
         shoal__let_collector_go(decoder);
+}
+
+/* 0 or -1. */
+static inline int shoal__put(struct shoal_decoder *decoder, size_t index, PyObject *obj)
+{
+    if (!shoal__memo_appends(&decoder->memo, index))
+        return shoal__put_over(decoder, index, obj);
+    shoal__memo_append(&decoder->memo, obj);
+    return 0;
 }
 
 /* Steals obj, also on failure; NULL (with an exception) is passed on. 0 or -1. */

@@ -67,11 +67,7 @@ static int load_get(struct shoal_decoder *decoder, size_t size)
     const uint8_t *at = shoal__take(decoder, size);
     if (at == NULL)
         return -1;
-    size_t index = shoal__fetch(at, size);
-    PyObject *obj = shoal__memo_get(&decoder->memo, index);
-    if (obj == NULL && !PyErr_Occurred())
-        PyErr_Format(decoder->state->shared.unpickling_error, "Memo value not found at index %zu", index);
-    return shoal__push(decoder, Py_XNewRef(obj));
+    return shoal__push(decoder, shoal__get(decoder, shoal__fetch(at, size)));
 }
 
 static int load_put(struct shoal_decoder *decoder, size_t size)
@@ -79,14 +75,14 @@ static int load_put(struct shoal_decoder *decoder, size_t size)
     const uint8_t *at = shoal__take(decoder, size);
     if (at == NULL || shoal__stack_has(decoder, 1) < 0)
         return -1;
-    return shoal__memo_put(&decoder->memo, shoal__fetch(at, size), decoder->top[-1]);
+    return shoal__put(decoder, shoal__fetch(at, size), decoder->top[-1]);
 }
 
 static int load_memoize(struct shoal_decoder *decoder)
 {
     if (shoal__stack_has(decoder, 1) < 0)
         return -1;
-    return shoal__memo_put(&decoder->memo, decoder->memo.count, decoder->top[-1]);
+    return shoal__put(decoder, decoder->memo.count, decoder->top[-1]);
 }
 
 static int bad_opcode(const struct shoal_decoder *decoder, unsigned opcode)

@@ -68,12 +68,14 @@ int shoal__memo_put_anywhere(struct shoal__memo *memo, size_t index, PyObject *o
     while (memo->used <= index)
         memo->slots[memo->used++] = NULL;
     PyObject *old = memo->slots[index];
-    if (memo->owns)
-        Py_INCREF(obj);
     memo->slots[index] = obj;
+    if (!memo->borrows) {
+        Py_INCREF(obj);
+        memo->owned = memo->used;
+    }
     if (old == NULL)
         memo->count++;
-    else if (memo->owns)
+    else if (!memo->borrows && !shoal__is_promise(old))
         Py_DECREF(old);
     return 0;
 }
@@ -90,27 +92,33 @@ PyObject *shoal__memo_get_sparse(const struct shoal__memo *memo, size_t index)
 
 void shoal__memo_own(struct shoal__memo *memo)
 {
-    if (memo->owns)
-        return;
-    for (size_t i = 0; i < memo->used; i++)
-        Py_XINCREF(memo->slots[i]);
-    memo->owns = true;
+    for (size_t i = memo->owned; i < memo->used; i++)
+        if (!shoal__is_promise(memo->slots[i]))
+            Py_XINCREF(memo->slots[i]);
+    memo->owned = memo->used;
+    memo->borrows = false;
+}
+
+void shoal__memo_forget_borrowed(struct shoal__memo *memo)
+{
+    memo->used = memo->owned;
+    memo->borrows = false;
 }
 
 /* Dropping an object may run user code: everything is taken out of the memo before the first one is dropped. */
 void shoal__memo_clear(struct shoal__memo *memo)
 {
     struct shoal__memo old = *memo;
-    memo->used = memo->count = 0;
+    memo->used = memo->owned = memo->count = 0;
     memo->sparse = NULL;
     memo->append_limit = memo->capacity;
-    if (!old.owns && old.capacity <= KEPT_CAPACITY && old.sparse == NULL)
+    if (old.owned == 0 && old.capacity <= KEPT_CAPACITY && old.sparse == NULL)
         return;
 
     memo->slots = NULL;
     memo->capacity = memo->append_limit = 0;
-    if (old.owns)
-        for (size_t i = 0; i < old.used; i++)
+    for (size_t i = 0; i < old.owned; i++)
+        if (!shoal__is_promise(old.slots[i]))
             Py_XDECREF(old.slots[i]);
     Py_XDECREF(old.sparse);
     if (memo->slots == NULL && old.capacity <= KEPT_CAPACITY) {
@@ -160,7 +168,7 @@ static int put_item(struct shoal__memo *memo, PyObject *key, PyObject *value)
 
 int shoal__memo_from_dict(struct shoal__memo *memo, PyObject *dict)
 {
-    struct shoal__memo fresh = {.owns = true, .index_limit = memo->index_limit + (size_t)PyDict_GET_SIZE(dict)};
+    struct shoal__memo fresh = {.index_limit = memo->index_limit + (size_t)PyDict_GET_SIZE(dict)};
     PyObject *key;
     PyObject *value;
     Py_ssize_t position = 0;
@@ -179,8 +187,8 @@ int shoal__memo_from_dict(struct shoal__memo *memo, PyObject *dict)
 int shoal__memo_traverse(const struct shoal__memo *memo, visitproc visit, void *arg)
 {
     Py_VISIT(memo->sparse);
-    if (memo->owns)
-        for (size_t i = 0; i < memo->used; i++)
+    for (size_t i = 0; i < memo->owned; i++)
+        if (!shoal__is_promise(memo->slots[i]))
             Py_VISIT(memo->slots[i]);
     return 0;
 }

@@ -34,6 +34,35 @@ static inline PyObject *small_tuple(PyObject **items, Py_ssize_t size)
     return tuple;
 }
 
+/* The decoder is made to know the cursor and the top only if it will look at them. */
+static inline int put(struct shoal_decoder *decoder, size_t index, const uint8_t *at, PyObject **top)
+{
+    if (shoal__memo_appends(&decoder->memo, index)) {
+        shoal__memo_append(&decoder->memo, top[-1]);
+        return 0;
+    }
+    decoder->source.cursor = at;
+    decoder->top = top;
+    return shoal__put_over(decoder, index, top[-1]);
+}
+
+/* What cannot be done in place; the most frequent of it by the shortest way. */
+static inline int step(struct shoal_decoder *decoder, unsigned opcode)
+{
+    switch (opcode) {
+    case OP_APPENDS:
+        return shoal__load_appends(decoder);
+    case OP_SETITEMS:
+        return shoal__load_setitems(decoder);
+    case OP_NEWOBJ:
+        return shoal__load_newobj(decoder, false);
+    case OP_BUILD:
+        return shoal__load_build(decoder);
+    default:
+        return shoal__load(decoder, opcode);
+    }
+}
+
 /*
  * Up to STOP.
  * Why it is long: it is the hot loop, and its cases share the cursor and the top in registers.
@@ -172,20 +201,20 @@ int shoal__run(struct shoal_decoder *decoder)
         case OP_MEMOIZE:
             if (top == decoder->fence)
                 break;
-            if (shoal__memo_put(&decoder->memo, decoder->memo.count, top[-1]) < 0)
+            if (put(decoder, decoder->memo.count, at, top) < 0)
                 goto failed;
             continue;
         case OP_BINPUT:
             if (top == decoder->fence || left < 1)
                 break;
-            if (shoal__memo_put(&decoder->memo, shoal__fetch(at, 1), top[-1]) < 0)
+            if (put(decoder, shoal__fetch(at, 1), at, top) < 0)
                 goto failed;
             at += 1;
             continue;
         case OP_LONG_BINPUT:
             if (top == decoder->fence || left < 4)
                 break;
-            if (shoal__memo_put(&decoder->memo, shoal__fetch(at, 4), top[-1]) < 0)
+            if (put(decoder, shoal__fetch(at, 4), at, top) < 0)
                 goto failed;
             at += 4;
             continue;
@@ -213,11 +242,11 @@ int shoal__run(struct shoal_decoder *decoder)
         }
         decoder->source.cursor = at;
         decoder->top = top;
-        result = shoal__load(decoder, opcode);
+        result = step(decoder, opcode);
         if (result != 0)
             return result < 0 ? -1 : 0;
-        if (!decoder->holding && decoder->holds_back)
-            shoal__hold_collector(decoder);
+        if (!decoder->memo.borrows && decoder->in_memory)
+            shoal__plainly(decoder);
         at = decoder->source.cursor;
         limit = decoder->source.limit;
         top = decoder->top;

@@ -60,7 +60,7 @@ int shoal__mark(struct shoal_decoder *decoder)
 {
     if (decoder->mark_count == decoder->mark_capacity) {
         size_t wanted = decoder->mark_capacity < FIRST_MARKS ? FIRST_MARKS : decoder->mark_capacity * 2;
-        size_t *marks = PyMem_Realloc(decoder->marks, wanted * sizeof(*marks));
+        struct shoal__mark *marks = PyMem_Realloc(decoder->marks, wanted * sizeof(*marks));
         if (marks == NULL) {
             PyErr_NoMemory();
             return -1;
@@ -68,7 +68,9 @@ int shoal__mark(struct shoal_decoder *decoder)
         decoder->marks = marks;
         decoder->mark_capacity = wanted;
     }
-    decoder->marks[decoder->mark_count++] = (size_t)(decoder->top - decoder->base);
+    struct shoal__mark *mark = &decoder->marks[decoder->mark_count++];
+    mark->offset = (size_t)(decoder->top - decoder->base);
+    mark->state = SHOAL__NO_STATE;
     decoder->fence = decoder->top;
     return 0;
 }
@@ -79,9 +81,12 @@ PyObject **shoal__unmark(struct shoal_decoder *decoder)
         PyErr_SetString(decoder->state->shared.unpickling_error, "could not find MARK");
         return NULL;
     }
-    PyObject **start = decoder->base + decoder->marks[--decoder->mark_count];
-    decoder->fence = decoder->base + (decoder->mark_count > 0 ? decoder->marks[decoder->mark_count - 1] : 0);
-    return start;
+    struct shoal__mark *mark = &decoder->marks[decoder->mark_count - 1];
+    if (mark->state != SHOAL__NO_STATE && shoal__make_state(decoder, mark) < 0)
+        return NULL;
+    decoder->mark_count--;
+    decoder->fence = decoder->base + (decoder->mark_count > 0 ? mark[-1].offset : 0);
+    return decoder->base + mark->offset;
 }
 
 PyObject **shoal__unmark_above_one(struct shoal_decoder *decoder)

@@ -85,7 +85,7 @@ static int build_default(const struct shoal_decoder *decoder, PyObject *obj, PyO
  * The usual object: attributes in its __dict__, nothing overridden that has to do with setting them. Attributes can
  * then be set one by one, without user code, and (from 3.11 on) without the dict ever being made.
  */
-static bool is_usual(const struct shoal_decoder *decoder, PyTypeObject *type)
+bool shoal__is_usual(const struct shoal_decoder *decoder, PyTypeObject *type)
 {
     if (type->tp_getattro != PyObject_GenericGetAttr || type->tp_setattro != PyObject_GenericSetAttr ||
         type->tp_dictoffset == 0 || _PyType_Lookup(type, decoder->state->names.setstate) != NULL)
@@ -140,7 +140,7 @@ int shoal__load_build(struct shoal_decoder *decoder)
     PyObject *state = *--decoder->top;
     PyObject *obj = decoder->top[-1];
     int result = 0;
-    if (PyDict_CheckExact(state) && is_usual(decoder, Py_TYPE(obj)))
+    if (PyDict_CheckExact(state) && shoal__is_usual(decoder, Py_TYPE(obj)))
         result = build_usual(obj, state);
     if (result == 0) {
         shoal__release(decoder);

@@ -4,7 +4,8 @@
  *
  * While decoding is plain (decoder.h) an insertion may not drop what the memo borrows: an equal key that is there
  * already, or the value that it had. So str and int keys go in by ways that show this before it happens; all other keys
- * end the plain time.
+ * end the epoch. So does a container that may hold other keys, whose comparing may run user code: it is known to have
+ * none if it was empty, or was filled last and in this epoch.
  *
  * The hash of a tuple is that of all it holds, found by recursion. A stream of a few dozen bytes can build a tuple
  * that holds 2^60 others, or a chain of a million: walking those would never end, or end on the C stack's guard page.
@@ -42,6 +43,19 @@ static int check_key(struct shoal_decoder *decoder, PyObject *key)
     return -1;
 }
 
+/* Before adding to a container of this size: other keys in it may run user code. */
+static void begin_adding(struct shoal_decoder *decoder, PyObject *container, Py_ssize_t size)
+{
+    if (size != 0 && decoder->simple != container)
+        shoal__release(decoder);
+}
+
+/* Afterwards; epoch: the one in which it began. */
+static void end_adding(struct shoal_decoder *decoder, PyObject *container, size_t epoch)
+{
+    decoder->simple = decoder->memo.borrows && decoder->epoch == epoch ? container : NULL;
+}
+
 /* While plain, key being simple: like PyDict_SetItem, but the memo owns before anything is dropped. */
 static int set_plain_item(struct shoal_decoder *decoder, PyObject *dict, PyObject *key, PyObject *value)
 {
@@ -57,7 +71,7 @@ static int set_plain_item(struct shoal_decoder *decoder, PyObject *dict, PyObjec
 static int set_item(struct shoal_decoder *decoder, PyObject *dict, PyObject *key, PyObject *value)
 {
     if (PyDict_CheckExact(dict) && is_simple_key(key))
-        return decoder->plain ? set_plain_item(decoder, dict, key, value) : PyDict_SetItem(dict, key, value);
+        return decoder->memo.borrows ? set_plain_item(decoder, dict, key, value) : PyDict_SetItem(dict, key, value);
     shoal__release(decoder);
     if (check_key(decoder, key) < 0)
         return -1;
@@ -70,8 +84,12 @@ static int set_item(struct shoal_decoder *decoder, PyObject *dict, PyObject *key
 static int set_items(struct shoal_decoder *decoder, PyObject *dict, PyObject **start)
 {
     int result = 0;
+    size_t epoch = decoder->epoch;
+    if (PyDict_CheckExact(dict))
+        begin_adding(decoder, dict, PyDict_GET_SIZE(dict));
     for (PyObject **item = start; result == 0 && item < decoder->top; item += 2)
         result = set_item(decoder, dict, item[0], item[1]);
+    end_adding(decoder, dict, epoch);
     shoal__stack_cut(decoder, start);
     return result;
 }
@@ -94,6 +112,11 @@ static int check_pairs(const struct shoal_decoder *decoder, PyObject **start, co
 
 int shoal__load_setitems(struct shoal_decoder *decoder)
 {
+    if (decoder->mark_count > 0 && decoder->marks[decoder->mark_count - 1].state != SHOAL__NO_STATE) {
+        int closed = shoal__close_state(decoder);
+        if (closed != 0)
+            return closed < 0 ? -1 : 0;
+    }
     PyObject **start = shoal__unmark_above_one(decoder);
     if (start == NULL || check_pairs(decoder, start, "SETITEMS") < 0)
         return -1;
@@ -133,8 +156,11 @@ static int add_to_set(struct shoal_decoder *decoder, PyObject *set, PyObject *it
 static int add_all(struct shoal_decoder *decoder, PyObject *set, PyObject **start)
 {
     int result = 0;
+    size_t epoch = decoder->epoch;
+    begin_adding(decoder, set, PySet_GET_SIZE(set));
     for (PyObject **item = start; result == 0 && item < decoder->top; item++)
         result = add_to_set(decoder, set, *item);
+    end_adding(decoder, set, epoch);
     shoal__stack_cut(decoder, start);
     return result;
 }

@@ -112,12 +112,7 @@ static int take_index(struct shoal_decoder *decoder, const char *opcode, size_t 
 int shoal__load_get_line(struct shoal_decoder *decoder)
 {
     size_t index;
-    if (take_index(decoder, "GET", &index) < 0)
-        return -1;
-    PyObject *obj = shoal__memo_get(&decoder->memo, index);
-    if (obj == NULL && !PyErr_Occurred())
-        PyErr_Format(decoder->state->shared.unpickling_error, "Memo value not found at index %zu", index);
-    return shoal__push(decoder, Py_XNewRef(obj));
+    return take_index(decoder, "GET", &index) < 0 ? -1 : shoal__push(decoder, shoal__get(decoder, index));
 }
 
 int shoal__load_put_line(struct shoal_decoder *decoder)
@@ -125,5 +120,5 @@ int shoal__load_put_line(struct shoal_decoder *decoder)
     size_t index;
     if (take_index(decoder, "PUT", &index) < 0 || shoal__stack_has(decoder, 1) < 0)
         return -1;
-    return shoal__memo_put(&decoder->memo, index, decoder->top[-1]);
+    return shoal__put(decoder, index, decoder->top[-1]);
 }

@@ -52,6 +52,9 @@ int shoal__load_newobj(struct shoal_decoder *decoder, bool with_keywords)
 {
     if (shoal__stack_has(decoder, with_keywords ? 3 : 2) < 0)
         return -1;
+    int made = with_keywords ? 0 : shoal__make_instance(decoder);
+    if (made != 0)
+        return made < 0 ? -1 : 0;
     shoal__own(decoder);
     PyObject *keywords = with_keywords ? *--decoder->top : NULL;
     PyObject *arguments = *--decoder->top;

@@ -180,7 +180,7 @@ static PyObject *unpickler_sizeof(PyObject *self, PyObject *Py_UNUSED(ignored))
     size_t size = (size_t)Py_TYPE(self)->tp_basicsize;
     if (decoder != NULL)
         size += sizeof(*decoder) + (size_t)(decoder->end - decoder->base) * sizeof(PyObject *) +
-                decoder->mark_capacity * sizeof(size_t) + decoder->memo.capacity * sizeof(PyObject *) +
+                decoder->mark_capacity * sizeof(*decoder->marks) + decoder->memo.capacity * sizeof(PyObject *) +
                 decoder->scratch_size;
     return PyLong_FromSize_t(size);
 }
