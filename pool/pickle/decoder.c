@@ -11,6 +11,9 @@ enum {
     INDEX_LIMIT_MIN = 256, /* the memo indices and the tuples to walk that any stream may have, however short */
     HASH_BUDGET_MIN = 1 << 20,
     SCRATCH_KEPT = 64 * 1024,
+    SHORT_EPOCH = 2, /* steps: opcodes that are not done in place */
+    PATIENCE = 8,    /* short epochs in a row */
+    REST = 32,       /* steps without */
 };
 
 struct shoal_decoder *shoal_decoder_new(struct shoal_pickle_state *state)
@@ -70,8 +73,20 @@ char *shoal__scratch(struct shoal_decoder *decoder, size_t size)
     return decoder->scratch;
 }
 
+/* Where nearly each opcode calls something, epochs only cost: after several that ended soon, some steps go without. */
+static bool rests(struct shoal_decoder *decoder)
+{
+    if (decoder->rest == 0)
+        return false;
+    decoder->rest--;
+    return true;
+}
+
 void shoal__plainly(struct shoal_decoder *decoder)
 {
+    if (rests(decoder))
+        return;
+    decoder->steps = 0;
     decoder->memo.borrows = true;
     if (!decoder->holding) {
         decoder->collector_was_on = PyGC_Disable() == 1;
@@ -89,6 +104,9 @@ void shoal__let_collector_go(struct shoal_decoder *decoder)
 void shoal__end_epoch(struct shoal_decoder *decoder)
 {
     decoder->epoch++;
+    decoder->short_epochs = decoder->steps < SHORT_EPOCH ? decoder->short_epochs + 1 : 0;
+    if (decoder->short_epochs > PATIENCE)
+        decoder->rest = REST;
     decoder->simple = NULL;
     shoal__memo_own(&decoder->memo);
     shoal__keep_promises(decoder);
@@ -102,14 +120,33 @@ int shoal__put_over(struct shoal_decoder *decoder, size_t index, PyObject *obj)
     return shoal__memo_put_anywhere(&decoder->memo, index, obj);
 }
 
+/* The promise at index is of a state that is still open. Marks are in the order of their indices. 0 or -1. */
+static int make_open_state(struct shoal_decoder *decoder, size_t index)
+{
+    size_t low = 0;
+    size_t high = decoder->mark_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (decoder->marks[middle].index <= index)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    /* Now marks[low - 1] is the last one with an index not above it; a mark right inside of the state has the next. */
+    struct shoal__mark *mark = low > 0 ? &decoder->marks[low - 1] : NULL;
+    if (mark != NULL && mark->index == index && mark->state == SHOAL__NAMED_STATE)
+        return shoal__make_state(decoder, mark);
+    PyErr_SetString(PyExc_SystemError, "a promised state has no mark");
+    return -1;
+}
+
 PyObject *shoal__get(struct shoal_decoder *decoder, size_t index)
 {
     struct shoal__memo *memo = &decoder->memo;
     if (index < memo->used && shoal__is_promise(memo->slots[index])) {
         shoal__own(decoder);
-        for (size_t i = 0; i < decoder->mark_count; i++)
-            if (decoder->marks[i].state == index && shoal__make_state(decoder, &decoder->marks[i]) < 0)
-                return NULL;
+        if (shoal__is_promise(memo->slots[index]) && make_open_state(decoder, index) < 0)
+            return NULL;
     }
     PyObject *obj = shoal__memo_get(memo, index);
     if (obj == NULL && !PyErr_Occurred())
@@ -124,6 +161,7 @@ static void end_plain(struct shoal_decoder *decoder)
         shoal__memo_forget_borrowed(&decoder->memo);
     decoder->in_memory = false;
     decoder->simple = NULL;
+    decoder->short_epochs = decoder->steps = decoder->rest = 0;
     decoder->epoch++;
     shoal__instances_clear(&decoder->instances);
     if (decoder->holding)

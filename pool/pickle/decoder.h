@@ -42,12 +42,10 @@ struct shoal__load_options {
 /* A MARK, and the instance's state that opens with it, if it is one that was put off (load_instance.c). */
 struct shoal__mark {
     size_t offset; /* from the stack's base */
-    size_t state;  /* the memo's index of the state's promise, or one of the two below */
+    size_t index;  /* the memo's next one at that time: that of the state's promise, if it is named */
     size_t epoch;  /* when the state was opened */
+    enum { SHOAL__NO_STATE, SHOAL__NAMED_STATE, SHOAL__UNNAMED_STATE } state;
 };
-
-#define SHOAL__NO_STATE SIZE_MAX
-#define SHOAL__UNNAMED_STATE (SIZE_MAX - 1) /* was not put */
 
 /* The instances of one stream: its classes, the attributes that they were seen with, the promised states. */
 struct shoal__instances {
@@ -78,6 +76,10 @@ struct shoal_decoder {
     int protocol;
     size_t epoch;          /* counts the times that something may have been dropped, or user code run */
     PyObject *simple;      /* a dict or set that has been filled in this epoch and has simple keys only; or NULL */
+    unsigned short_epochs; /* how many in a row ended soon */
+    unsigned steps;        /* of this epoch */
+    unsigned rest;         /* steps to go without borrowing */
+    PyTypeObject *harmless; /* the last one that shoal__load_reduce found to run no user code; or NULL */
     bool in_memory;        /* this stream may be decoded plainly, and hold the collector off */
     bool holding;          /* it does just now */
     bool collector_was_on; /* while holding: switch it on again */
@@ -173,6 +175,7 @@ int shoal__load_setitem(struct shoal_decoder *decoder);
 int shoal__load_setitems(struct shoal_decoder *decoder);
 int shoal__load_additems(struct shoal_decoder *decoder);
 int shoal__load_frozenset(struct shoal_decoder *decoder);
+int shoal__check_arguments(struct shoal_decoder *decoder, PyObject *callable, PyObject *arguments);
 
 /* load_globals.c */
 PyObject *shoal__find_global(struct shoal_decoder *decoder, PyObject *module, PyObject *name);

@@ -58,6 +58,8 @@ static inline int step(struct shoal_decoder *decoder, unsigned opcode)
         return shoal__load_newobj(decoder, false);
     case OP_BUILD:
         return shoal__load_build(decoder);
+    case OP_REDUCE:
+        return shoal__load_reduce(decoder);
     default:
         return shoal__load(decoder, opcode);
     }
@@ -238,6 +240,11 @@ int shoal__run(struct shoal_decoder *decoder)
 
         if (obj != NULL) {
             *top++ = obj;
+            if (at < limit && shoal__fetch(at, 1) == OP_MEMOIZE &&
+                shoal__memo_appends(&decoder->memo, decoder->memo.count)) {
+                shoal__memo_append(&decoder->memo, obj);
+                at++;
+            }
             continue;
         }
         decoder->source.cursor = at;
@@ -245,6 +252,7 @@ int shoal__run(struct shoal_decoder *decoder)
         result = step(decoder, opcode);
         if (result != 0)
             return result < 0 ? -1 : 0;
+        decoder->steps++;
         if (!decoder->memo.borrows && decoder->in_memory)
             shoal__plainly(decoder);
         at = decoder->source.cursor;

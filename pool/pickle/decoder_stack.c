@@ -70,6 +70,7 @@ int shoal__mark(struct shoal_decoder *decoder)
     }
     struct shoal__mark *mark = &decoder->marks[decoder->mark_count++];
     mark->offset = (size_t)(decoder->top - decoder->base);
+    mark->index = decoder->memo.used;
     mark->state = SHOAL__NO_STATE;
     decoder->fence = decoder->top;
     return 0;

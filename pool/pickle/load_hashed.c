@@ -13,34 +13,73 @@
  */
 #include "decoder.h"
 
+#include <assert.h>
+#include <stddef.h>
+
 enum { TUPLE_DEPTH_MAX = 1000 };
+
+static_assert(offsetof(PySliceObject, step) == offsetof(PySliceObject, start) + 2 * sizeof(PyObject *),
+              "the parts of a slice are walked as an array");
 
 static bool is_simple_key(PyObject *key)
 {
     return PyUnicode_CheckExact(key) || PyLong_CheckExact(key);
 }
 
-/* 0, or -1: deeper or larger than a key may be. */
-static int walk_tuple(struct shoal_decoder *decoder, PyObject *tuple, int depth)
+/* What is hashed by hashing its parts: tuples, and from 3.12 on slices. */
+static bool has_parts(PyObject *key)
 {
-    size_t size = (size_t)PyTuple_GET_SIZE(tuple);
+    return PyTuple_Check(key) || PySlice_Check(key);
+}
+
+/* 0, or -1: deeper or larger than a key may be. */
+static int walk_parts(struct shoal_decoder *decoder, PyObject *key, int depth)
+{
+    PyObject *const *parts = PyTuple_Check(key) ? ((PyTupleObject *)key)->ob_item : &((PySliceObject *)key)->start;
+    size_t size = PyTuple_Check(key) ? (size_t)PyTuple_GET_SIZE(key) : 3; /* a slice's are start, stop and step */
     if (depth > TUPLE_DEPTH_MAX || decoder->hash_budget < size)
         return -1;
     decoder->hash_budget -= size;
-    for (size_t i = 0; i < size; i++) {
-        PyObject *item = PyTuple_GET_ITEM(tuple, (Py_ssize_t)i);
-        if (PyTuple_Check(item) && walk_tuple(decoder, item, depth + 1) < 0)
+    for (size_t i = 0; i < size; i++)
+        if (has_parts(parts[i]) && walk_parts(decoder, parts[i], depth + 1) < 0)
             return -1;
-    }
     return 0;
 }
 
 static int check_key(struct shoal_decoder *decoder, PyObject *key)
 {
-    if (!PyTuple_Check(key) || walk_tuple(decoder, key, 0) == 0)
+    if (!has_parts(key) || walk_parts(decoder, key, 0) == 0)
         return 0;
     PyErr_SetString(decoder->state->shared.unpickling_error, "a tuple is nested too deeply to be a key");
     return -1;
+}
+
+/* The first of a pair, if this is one. */
+static PyObject *first_of_pair(PyObject *item)
+{
+    return (PyTuple_CheckExact(item) || PyList_CheckExact(item)) && PySequence_Fast_GET_SIZE(item) == 2
+               ? PySequence_Fast_GET_ITEM(item, 0)
+               : item;
+}
+
+/* set([...]) and dict([...]), as older protocols write them, hash what they are given, too. */
+int shoal__check_arguments(struct shoal_decoder *decoder, PyObject *callable, PyObject *arguments)
+{
+    if (!PyType_Check(callable) || PyTuple_GET_SIZE(arguments) != 1)
+        return 0;
+    PyTypeObject *type = (PyTypeObject *)callable;
+    bool is_dict = PyType_HasFeature(type, Py_TPFLAGS_DICT_SUBCLASS);
+    if (!is_dict && !PyType_IsSubtype(type, &PySet_Type) && !PyType_IsSubtype(type, &PyFrozenSet_Type))
+        return 0;
+    PyObject *items = PyTuple_GET_ITEM(arguments, 0);
+    if (!PyList_CheckExact(items) && !PyTuple_CheckExact(items))
+        return 0;
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items); i++) {
+        PyObject *item = PySequence_Fast_GET_ITEM(items, i);
+        if (check_key(decoder, is_dict ? first_of_pair(item) : item) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 /* Before adding to a container of this size: other keys in it may run user code. */

@@ -2,9 +2,9 @@
 /*
  * load_instance.c - instances of usual classes, thousands of them, without the dicts of their states.
  *
- * The problem: a stream makes an instance empty (NEWOBJ), then a dict with its state (EMPTY_DICT, MARK, keys and values,
- * SETITEMS), and moves everything from that dict into the instance (BUILD). The dict costs more than the instance, and
- * is dropped right away; but it has a number in the memo, under which the stream may fetch it once more.
+ * The problem: a stream makes an instance empty (NEWOBJ), then a dict with its state (EMPTY_DICT, MARK, keys and
+ * values, SETITEMS), and moves everything from that dict into the instance (BUILD). The dict costs more than the
+ * instance, and is dropped right away; but it has a number in the memo, under which it may be fetched once more.
  *
  * The protocol:
  *   open   NEWOBJ of a usual class (load_build.c) that is followed by EMPTY_DICT and MARK: the dict is not made. None
@@ -17,8 +17,8 @@
  *          of these end the epoch): the promised dicts are made from their instances, which still are as they were.
  *
  * Whether a class is usual is looked up once per stream, and so is whether an instance can be given certain attributes:
- * a shape is the keys of a state, as objects. The version tag of the class says that both still hold. A shape's keys are
- * alive as long as the shape, so comparing their addresses is enough.
+ * a shape is the keys of a state, as objects. The version tag of the class says that both still hold. A shape's keys
+ * are alive as long as the shape, so comparing their addresses is enough.
  *
  * Cost: a stream of n states holds at most n promises (16 bytes each) and SHAPES_MAX shapes; what goes beyond is built
  * in the usual way.
@@ -177,10 +177,9 @@ static int open_state(struct shoal_decoder *decoder, PyObject *obj, const struct
     if (shoal__push(decoder, Py_NewRef(Py_None)) < 0 || shoal__mark(decoder) < 0)
         return -1;
     struct shoal__mark *mark = &decoder->marks[decoder->mark_count - 1];
-    mark->state = SHOAL__UNNAMED_STATE;
+    mark->state = opening->names_state ? SHOAL__NAMED_STATE : SHOAL__UNNAMED_STATE;
     mark->epoch = decoder->epoch;
     if (opening->names_state) {
-        mark->state = memo->used;
         memo->slots[memo->used++] = shoal__promise(NULL);
         memo->count++;
     }
@@ -327,7 +326,7 @@ int shoal__close_state(struct shoal_decoder *decoder)
         return 0;
     if (fill(obj, shape, start) < 0)
         return -1;
-    if (mark->state != SHOAL__UNNAMED_STATE && enter_promise(decoder, mark->state, obj, shape) < 0)
+    if (mark->state == SHOAL__NAMED_STATE && enter_promise(decoder, mark->index, obj, shape) < 0)
         return -1;
     decoder->marks[decoder->mark_count - 1].state = SHOAL__NO_STATE; /* so that nothing is made of it */
     shoal__unmark(decoder);
@@ -347,8 +346,8 @@ int shoal__make_state(struct shoal_decoder *decoder, struct shoal__mark *mark)
     PyObject **place = decoder->base + mark->offset - 1;
     Py_DECREF(*place);
     *place = dict;
-    if (mark->state != SHOAL__UNNAMED_STATE)
-        memo->slots[mark->state] = mark->state < memo->owned ? Py_NewRef(dict) : dict;
+    if (mark->state == SHOAL__NAMED_STATE)
+        memo->slots[mark->index] = mark->index < memo->owned ? Py_NewRef(dict) : dict;
     mark->state = SHOAL__NO_STATE;
     return 0;
 }

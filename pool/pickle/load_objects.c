@@ -2,18 +2,64 @@
 /* load_objects.c - objects made by calling something, and those that come from outside of the stream. */
 #include "decoder.h"
 
+/* Built-in types that run no user code when they are made from numbers, text and bytes; frequent in streams. */
+static bool is_harmless_type(PyTypeObject *type)
+{
+    static const char *const names[] = {"datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta",
+                                        "complex",           "range"};
+    if (PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE))
+        return false;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (strcmp(type->tp_name, names[i]) == 0)
+            return true;
+    return false;
+}
+
+static bool is_number_or_text(PyObject *obj)
+{
+    return PyLong_CheckExact(obj) || PyBytes_CheckExact(obj) || PyUnicode_CheckExact(obj) || PyFloat_CheckExact(obj);
+}
+
+/* A type that is not on the heap stays, so its address is enough to know it again. */
+static bool is_harmless(struct shoal_decoder *decoder, PyObject *callable, PyObject *arguments)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(arguments); i++)
+        if (!is_number_or_text(PyTuple_GET_ITEM(arguments, i)))
+            return false;
+    if ((PyObject *)decoder->harmless == callable)
+        return true;
+    if (!PyType_Check(callable) || !is_harmless_type((PyTypeObject *)callable))
+        return false;
+    decoder->harmless = (PyTypeObject *)callable;
+    return true;
+}
+
+static PyObject *call(struct shoal_decoder *decoder, PyObject *callable, PyObject *arguments)
+{
+    if (!PyTuple_Check(arguments)) {
+        PyErr_SetString(PyExc_TypeError, "argument list must be a tuple");
+        return NULL;
+    }
+    if (shoal__check_arguments(decoder, callable, arguments) < 0)
+        return NULL;
+    return PyObject_Call(callable, arguments, NULL);
+}
+
+/* Arguments may have been put: the memo owns them before they go. A harmless call leaves the epoch as it is. */
 int shoal__load_reduce(struct shoal_decoder *decoder)
 {
     if (shoal__stack_has(decoder, 2) < 0)
         return -1;
-    shoal__release(decoder);
-    PyObject *arguments = *--decoder->top;
-    PyObject *callable = *--decoder->top;
-    PyObject *obj = NULL;
-    if (PyTuple_Check(arguments))
-        obj = PyObject_Call(callable, arguments, NULL);
-    else
-        PyErr_SetString(PyExc_TypeError, "argument list must be a tuple");
+    PyObject *arguments = decoder->top[-1];
+    PyObject *callable = decoder->top[-2];
+    if (decoder->memo.borrows && PyTuple_CheckExact(arguments) && is_harmless(decoder, callable, arguments)) {
+        shoal__memo_own(&decoder->memo);
+        decoder->memo.borrows = true;
+    } else {
+        shoal__release(decoder);
+    }
+    decoder->top -= 2;
+    PyObject *obj = call(decoder, callable, arguments);
     if (obj == NULL)
         shoal__not_made(decoder, callable);
     Py_DECREF(callable);

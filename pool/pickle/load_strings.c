@@ -2,7 +2,10 @@
 /* load_strings.c - str, bytes and bytearray with a counted length, and the 8-bit strings of Python 2. */
 #include "decoder.h"
 
-/* Copies size bytes; the high bits of all of them, together. */
+/*
+ * Copies size bytes; the high bits of all of them, together. The last word overlaps the one before it: what is copied
+ * last is what counts, and it has been looked at, too.
+ */
 static inline uint64_t copy_and_look(char *to, const uint8_t *from, size_t size)
 {
     uint64_t seen = 0;
@@ -12,6 +15,12 @@ static inline uint64_t copy_and_look(char *to, const uint8_t *from, size_t size)
         word = shoal__fetch(from + i, sizeof(word));
         memcpy(to + i, &word, sizeof(word));
         seen |= word;
+    }
+    if (i > 0 && i < size) {
+        i = size - sizeof(word);
+        word = shoal__fetch(from + i, sizeof(word));
+        memcpy(to + i, &word, sizeof(word));
+        return (seen | word) & 0x8080808080808080u;
     }
     for (; i < size; i++) {
         word = shoal__fetch(from + i, 1);

@@ -163,7 +163,7 @@ def children(value):
         return list(value)
     if kind is dict:
         return [part for item in value.items() for part in item]
-    if kind in (fuzz_harmless.Plain, fuzz_harmless.Stateful):
+    if kind is fuzz_harmless.Plain:
         return [vars(value)]
     return []
 

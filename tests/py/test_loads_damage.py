@@ -204,6 +204,38 @@ def test_a_key_nested_a_million_deep_is_refused():
         shoal.loads(b"})" + b"\x85" * 1_000_000 + b"Ns.")
 
 
+@pytest.mark.parametrize("container", ["set", "frozenset", "dict"])
+def test_what_older_protocols_give_a_set_or_dict_to_hash_is_looked_at_first(container):
+    """They call set([...]), which would hash a tuple of any depth."""
+    item = b"K\x01\x86" if container == "dict" else b""
+    for key in (b")" + b"\x85" * 300_000, b")" + b"2\x86" * 60):
+        stream = b"\x80\x02cbuiltins\n" + container.encode() + b"\n](" + key + item + b"e\x85R."
+        with pytest.raises(shoal.UnpicklingError, match="nested too deeply"):
+            shoal.loads(stream)
+    value = {(1, (2, 3)): 4}
+    made = value if container == "dict" else {"set": set, "frozenset": frozenset}[container](value)
+    assert shoal.loads(shoal.dumps(made, 2)) == made
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="slices have a hash from 3.12 on")
+def test_a_key_of_slices_within_slices_is_refused():
+    level = b"q\x00cbuiltins\nslice\nh\x00h\x00h\x00\x87R"
+    with pytest.raises(shoal.UnpicklingError, match="nested too deeply"):
+        shoal.loads(b"}N" + level * 60 + b"K\x01s.")
+
+
+def test_the_time_to_find_a_promised_state_does_not_grow_with_the_marks():
+    """Thirty thousand states that are open, each fetched within the innermost."""
+    count = 30_000
+    opened = b"cfuzz_harmless\nPlain\nr\0\0\0\0"
+    numbers = [struct.pack("<I", index) for index in range(2 * count + 1)]
+    opened += b"".join(b"h\x00)\x81r" + numbers[2 * i - 1] + b"}r" + numbers[2 * i] + b"(" for i in range(1, count + 1))
+    fetched = b"".join(b"j" + numbers[2 * i] for i in range(1, count + 1))
+    value = shoal.loads(opened + fetched + b"l.")
+    assert len(value) == count
+    assert all(type(state) is dict for state in value)
+
+
 def test_reasonable_tuples_are_keys():
     key = ()
     for i in range(200):
