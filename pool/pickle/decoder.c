@@ -180,9 +180,9 @@ PyObject *shoal__decoder_load(struct shoal_decoder *decoder)
 {
     decoder->busy = true;
     PyObject *value = load_value(decoder);
-    if (value == NULL)
-        shoal__tell_place(decoder);
     end_plain(decoder);
+    if (value == NULL)
+        shoal__tell_place(decoder); /* may run user code */
 
     /* What is left on the stack may run user code when it goes, which must not find (or replace) the exception. */
     PyObject *type;
