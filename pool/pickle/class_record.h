@@ -43,6 +43,16 @@ struct shoal_class_record *shoal__class_enter(struct shoal_pickle_state *state, 
                                               PyObject *keywords);
 bool shoal__is_class_mark(PyObject *obj);
 
+/* Is this process where it was defined? What others say of it then counts for nothing. */
+static inline bool shoal__class_is_source(const struct shoal_pickle_state *state,
+                                          const struct shoal_class_record *record)
+{
+    return !record->received && record->fork_epoch == state->fork_epoch;
+}
+
+/* refresh_class.c: the methods' globals and cells, as they came in this namespace. 0 or -1. */
+int shoal__refresh_class(PyObject *class, PyObject *namespace);
+
 /* The keyword arguments that a class was defined with: borrowed dict, or NULL without an exception. */
 PyObject *shoal__class_keywords(struct shoal_pickle_state *state, PyObject *class);
 int shoal__class_keywords_init(struct shoal_pickle_state *state, PyObject *module);

@@ -136,6 +136,8 @@ static PyObject *find(struct shoal_pickle_state *state, PyObject *const *args)
         result = change(state, record, class, args);
         Py_DECREF(record);
     }
+    if (result == 0 && !shoal__class_is_source(state, record))
+        result = shoal__refresh_class(class, args[3]);
     if (result < 0)
         Py_CLEAR(class);
     return class;
@@ -219,7 +221,11 @@ static PyObject *fill_class(PyObject *self, PyObject *const *args, Py_ssize_t na
     struct shoal_class_record *record = shoal__class_record_of(state, args[0]);
     if (!record && PyErr_Occurred())
         return NULL;
-    if (!record || !record->open)
+    if (!record || shoal__class_is_source(state, record))
+        Py_RETURN_NONE;
+    if (!(record->open && record->made) && shoal__refresh_class(args[0], args[1]) < 0)
+        return NULL;
+    if (!record->open)
         Py_RETURN_NONE;
     PyObject *fill = helper(&state->classes.fill_class, "fill"), *changed = NULL, *result = NULL;
     if (fill && note_parts(state, record, args[1], &changed) == 0)

@@ -77,7 +77,7 @@ pickle.dump(streams, open(sys.argv[2], "wb"))
 
 # argument 1: 1 where Shoal is to be found
 LOAD = """
-import importlib.util, pickle
+import importlib.machinery, importlib.util, pickle
 if sys.argv[1] != "1":
     sys.path[:] = [path for path in sys.path if importlib.machinery.PathFinder.find_spec("shoal", [path]) is None]
 assert (importlib.util.find_spec("shoal") is not None) == (sys.argv[1] == "1")
