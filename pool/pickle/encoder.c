@@ -104,6 +104,13 @@ int shoal__encoder_run(struct shoal_encoder *encoder, PyObject *obj)
     shoal__deep_enter(&encoder->stack, encoder->state);
     int result = run(encoder, obj);
     shoal__deep_leave(&encoder->stack, encoder->state);
+    if (encoder->late_count > 0) {
+        /* It failed under way: what waits for a class must not be taken for what the next dump has put off. */
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback); /* what is dropped may run code */
+        shoal__forget_late(encoder, 0);
+        PyErr_Restore(type, value, traceback);
+    }
     return result;
 }
 

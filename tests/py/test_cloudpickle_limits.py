@@ -106,6 +106,24 @@ def test_a_failed_dump_leaves_nothing_behind():
         assert alive() is None
 
 
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_class_that_failed_has_no_part_in_the_next_dump(protocol):
+    def define(value):
+        class Local:
+            attribute = value
+
+            def method(self):
+                return Local
+
+        Local.both = [Local, value]
+        return Local
+
+    for _ in range(20):
+        with pytest.raises((TypeError, pickle.PicklingError)):
+            shoal.dumps(define(threading.Lock()), protocol)
+        assert pickle.loads(shoal.dumps(define(1), protocol)).attribute == 1
+
+
 def test_loading_closures_over_large_data_does_not_keep_it(fresh_python):
     """A hundred closures over a megabyte each, one after the other."""
     fresh_python(
