@@ -65,7 +65,8 @@ static int save_known_dtype(struct shoal_encoder *e, PyObject *dtype)
     if (is_known) {
         result = -1;
         if (shoal__save(e, e->state->writer.array_dtype) == 0 && shoal__begin_tuple(e, 1) == 0 &&
-            shoal__save_constant(e, name) == 0 && shoal__end_tuple(e, 1) == 0 && shoal__op(e, OP_REDUCE) == 0 && shoal__put(e, dtype) == 0)
+            shoal__save_constant(e, name) == 0 && shoal__end_tuple(e, 1) == 0 &&
+            shoal__op(e, OP_REDUCE) == 0 && shoal__put(e, dtype) == 0)
             result = 1;
     }
     Py_XDECREF(name);
