@@ -72,6 +72,8 @@ static int seed_namespace(struct shoal_encoder *e, PyObject *globals)
         if (!value || value == Py_None)
             continue;
         Py_INCREF(value);
+        if (PyUnicode_CheckExact(value)) /* of equal strings, which one it is depends on who imported the module */
+            PyUnicode_InternInPlace(&value);
         int result = items_add(&items, seeds[i], value);
         Py_DECREF(value);
         if (result < 0)

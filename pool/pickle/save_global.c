@@ -369,6 +369,16 @@ static int write_nested(struct shoal_encoder *e, struct reference *ref)
 }
 #endif
 
+/* Which of two equal strings a module or a class has for a name is a matter of who imported it; the stream is not. */
+static int save_name(struct shoal_encoder *e, PyObject *name)
+{
+    PyObject *interned = Py_NewRef(name);
+    PyUnicode_InternInPlace(&interned);
+    int result = shoal__save(e, interned);
+    Py_DECREF(interned);
+    return result;
+}
+
 static int write_reference(struct shoal_encoder *e, struct reference *ref)
 {
     bool direct = ref->parent == ref->module;
@@ -376,7 +386,7 @@ static int write_reference(struct shoal_encoder *e, struct reference *ref)
         Py_SETREF(ref->name, Py_NewRef(ref->last_name));
     if (e->protocol < 4)
         return direct ? write_toplevel(e, ref) : write_nested(e, ref);
-    if (shoal__save(e, ref->module_name) < 0 || shoal__save(e, ref->name) < 0)
+    if (save_name(e, ref->module_name) < 0 || save_name(e, ref->name) < 0)
         return -1;
     return shoal__op(e, OP_STACK_GLOBAL);
 }
@@ -456,7 +466,7 @@ int shoal__save_named(struct shoal_encoder *e, PyObject *obj, PyObject *module, 
     int result;
     if (e->protocol < 4)
         result = write_lines(e, module, name);
-    else if (shoal__save(e, module) < 0 || shoal__save(e, name) < 0)
+    else if (save_name(e, module) < 0 || save_name(e, name) < 0)
         result = -1;
     else
         result = shoal__op(e, OP_STACK_GLOBAL);
