@@ -92,6 +92,8 @@ def _attribute(owner: object, name: object, used: int) -> _Told:
     if isinstance(owner, types.FunctionType):
         what = "function wrapped by" if name == "__wrapped__" else f"attribute {short(name)} of function"
         return _Told(f"{what} {function_name(owner)!r}", used)
+    if isinstance(owner, BaseException) and name in ("__cause__", "__context__"):
+        return _Told(f"{str(name).strip('_')} of exception {type_name(type(owner))!r}", used)
     return _Told(f"attribute {short(name)}", used, ("attribute", owner, name))
 
 
@@ -129,6 +131,7 @@ def _partial_state(steps: list[Step], at: int) -> _Told:
     return _Told("function of a partial" if part == 0 else "arguments of a partial", 2)
 
 
+_WRAPPERS = (staticmethod, classmethod, functools.cached_property, type(functools.lru_cache(short)))
 _PROPERTY_PARTS = ("getter", "setter", "deleter", "docstring")
 
 
@@ -149,8 +152,8 @@ def _special_argument(owner: Any, number: int, steps: list[Step], at: int) -> _T
         return _Told("function of a partial", 2)
     if isinstance(owner, property) and number < len(_PROPERTY_PARTS):
         return _Told(f"{_PROPERTY_PARTS[number]} of a property", 2)
-    if isinstance(owner, (staticmethod, classmethod)):
-        return _Told(f"function of a {type(owner).__name__}", 2)
+    if isinstance(owner, _WRAPPERS):
+        return _Told(f"function of {_a(type(owner)).removesuffix('_wrapper').replace(' _', ' ')}", 2)
     if isinstance(owner, BaseException):
         return _Told(f"argument {number + 1} of exception {type_name(type(owner))!r}", 2)
     fields = getattr(type(owner), "_fields", None) if isinstance(owner, tuple) else None

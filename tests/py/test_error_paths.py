@@ -176,6 +176,21 @@ def partial_of(lock):
     return made
 
 
+def raised_from(cause):
+    error = ValueError("text")
+    error.__cause__ = cause
+    return error
+
+
+def recursive(lock):
+    class Node:
+        def method(self):
+            return Node, lock
+
+    Node.first = Node()
+    return Node
+
+
 def error_with(**attributes):
     error = ValueError("text")
     error.__dict__.update(attributes)
@@ -263,6 +278,22 @@ PATHS = {
     ),
     "built-in method's self": (lambda lock: [lock].append, "self of method 'list.append' -> item [0]"),
     "exception": (lambda lock: KeyError("k", lock), "argument 2 of exception 'KeyError'"),
+    "exception's cause": (
+        lambda lock: raised_from(KeyError(lock)),
+        "cause of exception 'ValueError' -> argument 1 of exception 'KeyError'",
+    ),
+    "lru_cache": (
+        lambda lock: functools.lru_cache(closure(lock)),
+        "function of a lru_cache -> closure variable 'client' of function 'train'",
+    ),
+    "cached_property": (
+        lambda lock: functools.cached_property(closure(lock)),
+        "function of a cached_property -> closure variable 'client' of function 'train'",
+    ),
+    "late": (
+        recursive,
+        "attribute 'method' of class 'recursive.<locals>.Node' -> closure variable 'lock' of function 'Node.method'",
+    ),
     "exception's attribute": (lambda lock: error_with(extra=lock), "attribute 'extra'"),
 }
 
