@@ -104,7 +104,7 @@ _DTYPES = {"f": "float", "i": "int", "u": "uint", "c": "complex"}
 def _data_type(part: Part, items: Parts) -> Part | None:
     """numpy: dtype(code, align, copy), and then a state that says the byte order and fields."""
     part.name = "numpy.dtype"
-    code = str(resolved(items[0]).value) if items else ""
+    code = str(resolved(items[0]).value).lstrip("<=|") if items else ""
     kind, size = _DTYPES.get(code[:1]), code[1:]
     part.detail = f"{kind}{8 * int(size)}" if kind and size.isascii() and size.isdigit() and len(size) < 4 else code
     return None
@@ -169,6 +169,10 @@ _OURS: dict[str, Shape] = {
     "_content": Shape("content", (TARGET, Role(contents, "item"))),
     "_cached_property": Shape("cached_property", (UNSHOWN, Role(one, "function"))),
     "_lru_cache": Shape("lru_cache", (Role(one, "function"), UNSHOWN, UNSHOWN), "value"),
+    "_single_dispatch": Shape("singledispatch", (Role(one, "default"),), "value"),
+    "_fill_single_dispatch": Shape("singledispatch", (TARGET, Role(contents, "registered"))),
+    "_fill_weak_set": Shape("object", (TARGET, Role(contents, "member"))),
+    "_system_record": Shape("record", (NAME, Role(each, "field"), UNSHOWN)),
     "_fill_exception": Shape("object", (TARGET, Role(contents, "attribute"))),
     "_memory_file": Shape("file", (NAME, Role(one, "content"), UNSHOWN), "value"),
     "_new_type": Shape("type", (NAME, Role(one, "supertype"), MODULE, UNSHOWN, UNSHOWN), "value"),
