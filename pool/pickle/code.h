@@ -70,6 +70,7 @@ struct shoal_name_set {
     PyObject *many; /* dict, as soon as they are more */
 };
 
+void shoal__name_set_init(struct shoal_name_set *set);
 int shoal__name_set_add(struct shoal_name_set *set, PyObject *name); /* an interned str */
 PyObject *shoal__name_set_tuple(const struct shoal_name_set *set);
 void shoal__name_set_done(struct shoal_name_set *set);

@@ -4,6 +4,10 @@
  *
  * Both are costly to find and never change, so they are found once and kept in the code object's own co_extra: looking
  * them up is an array access, and they die with it.
+ *
+ * Some globals are used without an instruction that says so: those that string annotations of nested functions and
+ * classes name, and, if eval, exec or globals is used, those that constant strings name. They are looked for in the
+ * constants; what an expression builds at run time cannot be known.
  */
 #include "code.h"
 
@@ -62,48 +66,141 @@ int shoal__code_facts_init(struct shoal_pickle_state *state)
     return result;
 }
 
-/* ---- sets of names ---- */
+/* ---- globals that only texts name ---- */
 
-static int become_many(struct shoal_name_set *set)
+/* What to make of the strings among the constants. */
+enum text_use { TEXT_ANNOTATIONS, TEXT_SOURCE, TEXT_NAMES };
+
+static bool is_variable_of_nested(PyObject *constants, PyObject *name)
 {
-    set->many = PyDict_New();
-    int result = set->many ? 0 : -1;
-    for (size_t i = 0; result == 0 && i < set->count; i++)
-        result = PyDict_SetItem(set->many, set->few[i], Py_None);
+    if (!PyUnicode_CheckExact(name))
+        return false;
+    if (PyUnicode_CompareWithASCIIString(name, "return") == 0)
+        return true;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(constants); i++) {
+        PyObject *code = PyTuple_GET_ITEM(constants, i);
+        if (!PyCode_Check(code))
+            continue;
+#if PY_VERSION_HEX >= 0x030B0000
+        PyObject *variables = ((PyCodeObject *)code)->co_localsplusnames;
+#else
+        PyObject *variables = ((PyCodeObject *)code)->co_varnames;
+#endif
+        if (PySequence_Contains(variables, name) == 1)
+            return true;
+    }
+    PyErr_Clear();
+    return false;
+}
+
+/* ('x', 'int', 'return', 'str'): the annotations of a nested function, where all of them are strings. */
+static int add_annotations(struct shoal_name_set *set, PyObject *constants, PyObject *tuple)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(tuple);
+    for (Py_ssize_t i = 0; i < n; i += 2)
+        if (n % 2 || !PyUnicode_CheckExact(PyTuple_GET_ITEM(tuple, i + 1)) ||
+            !is_variable_of_nested(constants, PyTuple_GET_ITEM(tuple, i)))
+            return 0;
+    for (Py_ssize_t i = 1; i < n; i += 2)
+        if (shoal__name_set_add_text(set, PyTuple_GET_ITEM(tuple, i), false) < 0)
+            return -1;
+    return 0;
+}
+
+static int add_constant(struct shoal_name_set *set, PyObject *constants, PyObject *constant, enum text_use use);
+
+static int add_tuple(struct shoal_name_set *set, PyObject *constants, PyObject *tuple, enum text_use use)
+{
+    if (use == TEXT_ANNOTATIONS)
+        return add_annotations(set, constants, tuple);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++)
+        if (PyUnicode_CheckExact(PyTuple_GET_ITEM(tuple, i)) &&
+            add_constant(set, constants, PyTuple_GET_ITEM(tuple, i), use) < 0)
+            return -1;
+    return 0;
+}
+
+static bool is_dotted_name(PyObject *text)
+{
+    if (!PyUnicode_IS_COMPACT_ASCII(text) || PyUnicode_GET_LENGTH(text) > 100)
+        return false;
+    const char *at = PyUnicode_DATA(text);
+    return at[strspn(at, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.")] == '\0';
+}
+
+/* For getattr and its like: 'sub' or 'sub.module'. */
+static int add_dotted_name(struct shoal_name_set *set, PyObject *text)
+{
+    if (!is_dotted_name(text))
+        return 0;
+    PyObject *parts = PyObject_CallMethod(text, "split", "s", ".");
+    int result = parts ? 0 : -1;
+    for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(parts); i++)
+        result = shoal__name_set_add_text(set, PyList_GET_ITEM(parts, i), false);
+    Py_XDECREF(parts);
     return result;
 }
 
-int shoal__name_set_add(struct shoal_name_set *set, PyObject *name)
+static int add_texts(struct shoal_name_set *set, PyObject *code, enum text_use use);
+
+static int add_constant(struct shoal_name_set *set, PyObject *constants, PyObject *constant, enum text_use use)
 {
-    if (!set->many) {
-        for (size_t i = 0; i < set->count; i++)
-            if (set->few[i] == name)
-                return 0;
-        if (set->count < SHOAL_FEW_NAMES) {
-            set->few[set->count++] = Py_NewRef(name);
-            return 0;
-        }
-        if (become_many(set) < 0)
-            return -1;
+    if (PyTuple_CheckExact(constant))
+        return add_tuple(set, constants, constant, use);
+    if (PyUnicode_CheckExact(constant) && use == TEXT_SOURCE)
+        return shoal__name_set_add_text(set, constant, false);
+    if (PyUnicode_CheckExact(constant) && use == TEXT_NAMES)
+        return add_dotted_name(set, constant);
+    if (!PyCode_Check(constant))
+        return 0;
+    if (Py_EnterRecursiveCall(" while reading a nested function"))
+        return -1;
+    int result = add_texts(set, constant, use);
+    Py_LeaveRecursiveCall();
+    return result;
+}
+
+/* The body of a class whose annotations are strings: each is a constant of its own. */
+static int add_class_annotations(struct shoal_name_set *set, PyCodeObject *co)
+{
+    if (!(co->co_flags & CO_FUTURE_ANNOTATIONS) || co->co_flags & CO_OPTIMIZED)
+        return 0;
+    int result = 0;
+    for (Py_ssize_t i = 0; result == 0 && i < PyTuple_GET_SIZE(co->co_consts); i++)
+        if (PyUnicode_CheckExact(PyTuple_GET_ITEM(co->co_consts, i)))
+            result = shoal__name_set_add_text(set, PyTuple_GET_ITEM(co->co_consts, i), true);
+    return result;
+}
+
+static int add_texts(struct shoal_name_set *set, PyObject *code, enum text_use use)
+{
+    PyCodeObject *co = (PyCodeObject *)code;
+    int result = use == TEXT_ANNOTATIONS ? add_class_annotations(set, co) : 0;
+    for (Py_ssize_t i = 0; result == 0 && use == TEXT_NAMES && i < PyTuple_GET_SIZE(co->co_names); i++)
+        result = shoal__name_set_add(set, PyTuple_GET_ITEM(co->co_names, i));
+    for (Py_ssize_t i = 0; result == 0 && i < PyTuple_GET_SIZE(co->co_consts); i++)
+        result = add_constant(set, co->co_consts, PyTuple_GET_ITEM(co->co_consts, i), use);
+    return result;
+}
+
+static bool runs_source(const struct shoal_pickle_state *state, const struct shoal_name_set *globals)
+{
+    PyObject *const runners[] = {state->names.eval, state->names.exec, state->names.globals};
+    for (size_t i = 0; i < sizeof runners / sizeof runners[0]; i++) {
+        if (globals->many && PyDict_Contains(globals->many, runners[i]) == 1)
+            return true;
+        for (size_t k = 0; k < globals->count; k++)
+            if (globals->few[k] == runners[i])
+                return true;
     }
-    return PyDict_SetItem(set->many, name, Py_None);
+    return false;
 }
 
-PyObject *shoal__name_set_tuple(const struct shoal_name_set *set)
+static int add_hidden(const struct shoal_pickle_state *state, PyObject *code, struct shoal_name_set *globals)
 {
-    if (set->many)
-        return PySequence_Tuple(set->many);
-    PyObject *tuple = PyTuple_New((Py_ssize_t)set->count);
-    for (size_t i = 0; tuple && i < set->count; i++)
-        PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, Py_NewRef(set->few[i]));
-    return tuple;
-}
-
-void shoal__name_set_done(struct shoal_name_set *set)
-{
-    for (size_t i = 0; i < set->count; i++)
-        Py_DECREF(set->few[i]);
-    Py_XDECREF(set->many);
+    if (add_texts(globals, code, TEXT_ANNOTATIONS) < 0)
+        return -1;
+    return runs_source(state, globals) ? add_texts(globals, code, TEXT_SOURCE) : 0;
 }
 
 /* ---- the facts ---- */
@@ -116,11 +213,10 @@ static struct shoal_code_facts *make_facts(struct shoal_pickle_state *state, PyO
         return NULL;
     }
     struct shoal_name_set globals;
-    globals.count = 0;
-    globals.many = NULL;
+    shoal__name_set_init(&globals);
     PyObject *odd = NULL;
     facts->bytes = shoal__code_write(state, code, &globals, &odd);
-    if (facts->bytes)
+    if (facts->bytes && add_hidden(state, code, &globals) == 0)
         facts->globals = shoal__name_set_tuple(&globals);
     if (facts->globals && odd)
         facts->odd = PyList_AsTuple(odd);
@@ -148,32 +244,13 @@ struct shoal_code_facts *shoal__code_facts(struct shoal_pickle_state *state, PyO
     return facts;
 }
 
-static int collect_names(struct shoal_name_set *names, PyObject *code)
-{
-    PyCodeObject *co = (PyCodeObject *)code;
-    int result = 0;
-    for (Py_ssize_t i = 0; result == 0 && i < PyTuple_GET_SIZE(co->co_names); i++)
-        result = shoal__name_set_add(names, PyTuple_GET_ITEM(co->co_names, i));
-    for (Py_ssize_t i = 0; result == 0 && i < PyTuple_GET_SIZE(co->co_consts); i++) {
-        PyObject *constant = PyTuple_GET_ITEM(co->co_consts, i);
-        if (!PyCode_Check(constant))
-            continue;
-        if (Py_EnterRecursiveCall(" while reading a nested function"))
-            return -1;
-        result = collect_names(names, constant);
-        Py_LeaveRecursiveCall();
-    }
-    return result;
-}
-
 PyObject *shoal__code_names(PyObject *code, struct shoal_code_facts *facts)
 {
     if (facts->names)
         return facts->names;
     struct shoal_name_set names;
-    names.count = 0;
-    names.many = NULL;
-    if (collect_names(&names, code) == 0)
+    shoal__name_set_init(&names);
+    if (add_texts(&names, code, TEXT_NAMES) == 0)
         facts->names = shoal__name_set_tuple(&names);
     shoal__name_set_done(&names);
     return facts->names;

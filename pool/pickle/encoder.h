@@ -192,6 +192,13 @@ int shoal__save_cell(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_closure(struct shoal_encoder *e, PyFunctionObject *function); /* a tuple of cells, first step */
 /* Fills the cells that came into the memo with this function: those with numbers from `first` up to `end`. */
 int shoal__fill_closure(struct shoal_encoder *e, PyFunctionObject *function, int64_t first, int64_t end);
+/* The namespace of functions whose globals this is: named, or made and put, empty or with what any module has. Not for
+ * fast mode. */
+int shoal__save_namespace_of(struct shoal_encoder *e, PyObject *globals, bool seeded);
+/* First step: the namespace of this function. */
+int shoal__save_namespace(struct shoal_encoder *e, PyFunctionObject *f, struct shoal_code_facts *facts);
+/* Second step, after the function itself: the globals that it uses, and submodules of packages among them. */
+int shoal__fill_namespace(struct shoal_encoder *e, PyFunctionObject *f, PyObject *code, struct shoal_code_facts *facts);
 
 /* 1: written; 0: not known to be ordinary, ask it; -1. */
 int shoal__save_instance(struct shoal_encoder *e, PyObject *obj);
@@ -288,6 +295,7 @@ static inline int shoal__save_part(struct shoal_encoder *e, PyObject *obj)
 int shoal__attribute(PyObject *module, PyObject *dotted, PyObject **ret_found, PyObject **ret_parent);
 /* The module that obj says it is from, or the first one that has it; new reference to a str, or NULL. */
 PyObject *shoal__whichmodule(struct shoal_pickle_state *state, PyObject *obj, PyObject *dotted);
+int shoal__is_registered(struct shoal_pickle_state *state, PyObject *module_name); /* by value, or its package is */
 int shoal__is_importable(struct shoal_encoder *e, PyObject *obj); /* 1: by reference, 0: by value, -1 */
 
 /* ---- where the culprit sits; called with an exception set, when saving a part has failed ---- */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * rebuild.c - the reconstructors that streams name for functions, code and cells: attributes of shoal._rebuild.
+ * rebuild.c - the reconstructors that streams name for functions, code, cells and modules: attributes of shoal._rebuild.
  *
  * They are called with what a stream says, so they check all of it.
  */
@@ -93,6 +93,75 @@ static PyObject *rebuild_fill_cell(PyObject *Py_UNUSED(self), PyObject *const *a
     Py_RETURN_NONE;
 }
 
+/* _import(name): the module itself, not its package */
+static PyObject *rebuild_import(PyObject *Py_UNUSED(self), PyObject *name)
+{
+    if (!PyUnicode_Check(name)) {
+        PyErr_SetString(PyExc_TypeError, "_import(name)");
+        return NULL;
+    }
+    PyObject *first = PyImport_ImportModuleLevelObject(name, NULL, NULL, NULL, 0);
+    if (!first)
+        return NULL;
+    Py_DECREF(first);
+    PyObject *module = PyImport_GetModule(name);
+    if (!module && !PyErr_Occurred())
+        PyErr_Format(PyExc_ImportError, "module %R is not in sys.modules after its import", name);
+    return module;
+}
+
+/* A module that is made as types.ModuleType makes it, of a class that may be derived from that. */
+static PyObject *new_module(PyObject *class, PyObject *name)
+{
+    PyObject *arguments = PyTuple_Pack(1, name);
+    if (!arguments)
+        return NULL;
+    PyObject *module = ((PyTypeObject *)class)->tp_new((PyTypeObject *)class, arguments, NULL);
+    if (module && !PyModule_Check(module)) {
+        PyErr_SetString(PyExc_TypeError, "_module: that class makes no modules");
+        Py_CLEAR(module);
+    }
+    if (module && PyModule_Type.tp_init(module, arguments, NULL) < 0)
+        Py_CLEAR(module);
+    Py_DECREF(arguments);
+    return module;
+}
+
+/* Puts `namespace` in the place of the module's own, which nobody has seen yet. */
+static int give_namespace(struct shoal_pickle_state *state, PyObject *module, PyObject *namespace)
+{
+    PyObject **slot = _PyObject_GetDictPtr(module);
+    if (!slot || !*slot) {
+        PyErr_SetString(PyExc_TypeError, "_module: a module without a namespace");
+        return -1;
+    }
+    PyObject *key, *value;
+    Py_ssize_t position = 0;
+    while (PyDict_Next(*slot, &position, &key, &value))
+        if (!PyDict_SetDefault(namespace, key, value))
+            return -1;
+    if (!PyDict_SetDefault(namespace, state->names.builtins, PyEval_GetBuiltins()))
+        return -1;
+    Py_INCREF(namespace);
+    Py_SETREF(*slot, namespace);
+    return 0;
+}
+
+/* _module(name, namespace[, class]) */
+static PyObject *rebuild_module(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *class = nargs == 3 ? args[2] : (PyObject *)&PyModule_Type;
+    if (nargs < 2 || nargs > 3 || !PyUnicode_Check(args[0]) || !PyDict_CheckExact(args[1]) || !PyType_Check(class) ||
+        !PyType_IsSubtype((PyTypeObject *)class, &PyModule_Type)) {
+        PyErr_SetString(PyExc_TypeError, "_module(name, namespace[, class])");
+        return NULL;
+    }
+    PyObject *module = new_module(class, args[0]);
+    if (module && give_namespace(shoal_pickle_state_of_function(self), module, args[1]) < 0)
+        Py_CLEAR(module);
+    return module;
+}
+
 /* _is_importable(obj): would a reference by its own name lead to it? */
 static PyObject *is_importable(PyObject *self, PyObject *obj)
 {
@@ -109,5 +178,7 @@ PyMethodDef shoal__rebuild_functions[] = {
     {"_cell", FASTCALL(rebuild_cell), METH_FASTCALL, "A closure cell."},
     {"_fill_cell", FASTCALL(rebuild_fill_cell), METH_FASTCALL, "A closure cell's second step."},
     {"_is_importable", is_importable, METH_O, "Would a reference by its own name lead to it, and may it be one?"},
+    {"_import", rebuild_import, METH_O, "A module that was pickled by its name."},
+    {"_module", FASTCALL(rebuild_module), METH_FASTCALL, "A module that was pickled by value, first step."},
     {NULL, NULL, 0, NULL},
 };

@@ -16,208 +16,7 @@
  * In fast mode there is no memo: everything is written into the first step, and cycles have no end, as pickle says.
  */
 #include "births.h"
-
-/* ---- dict items, of any protocol, for the dict on top of the stack ---- */
-
-struct items {
-    struct shoal_encoder *e;
-    bool any;
-};
-
-/* To be called before each key. */
-static int items_next(struct items *items)
-{
-    struct shoal_encoder *e = items->e;
-    int result = 0;
-    if (e->binary && !items->any)
-        result = shoal__op(e, OP_MARK);
-    items->any = true;
-    return result;
-}
-
-static int items_key(struct items *items, PyObject *key)
-{
-    return items_next(items) < 0 ? -1 : shoal__save_constant(items->e, key);
-}
-
-static int items_value_done(struct items *items)
-{
-    return items->e->binary ? 0 : shoal__op(items->e, OP_SETITEM);
-}
-
-static int items_end(struct items *items)
-{
-    return items->e->binary && items->any ? shoal__op(items->e, OP_SETITEMS) : 0;
-}
-
-static int items_add(struct items *items, PyObject *key, PyObject *value)
-{
-    if (items_key(items, key) < 0 || shoal__save(items->e, value) < 0)
-        return -1;
-    return items_value_done(items);
-}
-
-/* ---- globals ---- */
-
-/* What a function may expect to find in any module's namespace. */
-static int seed_namespace(struct shoal_encoder *e, PyObject *globals)
-{
-    struct shoal_state_names *names = &e->state->names;
-    PyObject *const seeds[] = {names->name, names->package, names->path, names->file};
-    struct items items = {.e = e};
-    for (size_t i = 0; i < sizeof seeds / sizeof seeds[0]; i++) {
-        PyObject *value = PyDict_GetItemWithError(globals, seeds[i]); /* borrowed */
-        if (!value && PyErr_Occurred())
-            return -1;
-        if (!value || value == Py_None)
-            continue;
-        Py_INCREF(value);
-        if (PyUnicode_CheckExact(value)) /* of equal strings, which one it is depends on who imported the module */
-            PyUnicode_InternInPlace(&value);
-        int result = items_add(&items, seeds[i], value);
-        Py_DECREF(value);
-        if (result < 0)
-            return -1;
-    }
-    return items_end(&items);
-}
-
-/* Modules that `module` is a package of and that the code may reach through it: they must be imported as well. */
-static int save_submodules(struct shoal_encoder *e, PyObject *module, PyObject *names)
-{
-    PyObject *dict = PyModule_GetDict(module); /* borrowed */
-    if (!PyDict_GetItemWithError(dict, e->state->names.path))
-        return PyErr_Occurred() ? -1 : 0; /* no package */
-    PyObject *own = PyModule_GetNameObject(module);
-    if (!own) {
-        PyErr_Clear();
-        return 0;
-    }
-    int result = 0;
-    for (Py_ssize_t i = 0; result == 0 && i < PyTuple_GET_SIZE(names); i++) {
-        PyObject *full = PyUnicode_FromFormat("%U.%U", own, PyTuple_GET_ITEM(names, i));
-        PyObject *found = full ? PyImport_GetModule(full) : NULL;
-        Py_XDECREF(full);
-        if (!found) {
-            result = PyErr_Occurred() ? -1 : 0;
-            continue;
-        }
-        if (PyModule_Check(found) && found != module) {
-            if (shoal__find(e, found) < 0)
-                result = shoal__save(e, found) < 0 ? -1 : shoal__op(e, OP_POP);
-            if (result == 0)
-                result = Py_EnterRecursiveCall(" while naming submodules");
-            if (result == 0) {
-                result = save_submodules(e, found, names);
-                Py_LeaveRecursiveCall();
-            }
-        }
-        Py_DECREF(found);
-    }
-    Py_DECREF(own);
-    return result;
-}
-
-static int save_one_global(struct items *items, PyObject *key, PyObject *value, PyObject *function)
-{
-    struct shoal_encoder *e = items->e;
-    int result = e->births ? shoal__save_item(e, &items->any, key, value, LATE_GLOBAL,
-                                              ((PyFunctionObject *)function)->func_globals)
-                           : items_add(items, key, value);
-    if (result < 0) {
-        shoal__path_step(e, "global", function, key);
-        return -1;
-    }
-    return 0;
-}
-
-/* The globals that the function uses, as items of the namespace on top of the stack. */
-static int save_globals(struct shoal_encoder *e, PyObject *function, PyObject *globals, PyObject *names)
-{
-    struct items items = {.e = e};
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
-        PyObject *key = PyTuple_GET_ITEM(names, i);
-        PyObject *value = PyDict_GetItemWithError(globals, key); /* borrowed */
-        if (!value) {
-            if (PyErr_Occurred())
-                return -1;
-            continue; /* a builtin, or not there yet */
-        }
-        Py_INCREF(value);
-        int result = save_one_global(&items, key, value, function);
-        Py_DECREF(value);
-        if (result < 0)
-            return -1;
-    }
-    return items_end(&items);
-}
-
-int shoal__save_late_global(struct shoal_encoder *e, PyObject *globals, PyObject *key, PyObject *value)
-{
-    int64_t index = shoal_memo_find(&e->memo, (uintptr_t)globals | SHOAL_MEMO_SHADOW);
-    if (shoal__get_index(e, index) < 0 || shoal__save_constant(e, key) < 0 || shoal__save(e, value) < 0 ||
-        shoal__op(e, OP_SETITEM) < 0)
-        return -1;
-    return shoal__op(e, OP_POP);
-}
-
-static int save_globals_submodules(struct shoal_encoder *e, PyObject *globals, PyObject *code,
-                                   struct shoal_code_facts *facts)
-{
-    PyObject *names = facts->globals;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
-        PyObject *value = PyDict_GetItemWithError(globals, PyTuple_GET_ITEM(names, i)); /* borrowed */
-        if (!value || !PyModule_Check(value))
-            continue;
-        PyObject *reachable = shoal__code_names(code, facts);
-        if (!reachable)
-            return -1;
-        Py_INCREF(value);
-        int result = save_submodules(e, value, reachable);
-        Py_DECREF(value);
-        if (result < 0)
-            return -1;
-    }
-    return PyErr_Occurred() ? -1 : 0;
-}
-
-static bool has_any(PyObject *globals, PyObject *names)
-{
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++)
-        if (PyDict_Contains(globals, PyTuple_GET_ITEM(names, i)) == 1)
-            return true;
-    PyErr_Clear();
-    return false;
-}
-
-/* First step: the namespace as an object. */
-static int save_namespace(struct shoal_encoder *e, PyObject *function, PyObject *globals, PyObject *names)
-{
-    uintptr_t key = (uintptr_t)globals | SHOAL_MEMO_SHADOW;
-    int64_t index = shoal_memo_find(&e->memo, key);
-    if (index >= 0)
-        return shoal__get_index(e, index);
-    if (shoal__empty_dict(e) < 0)
-        return -1;
-    if (!e->fast && shoal__put_key(e, key) < 0)
-        return -1;
-    if (seed_namespace(e, globals) < 0)
-        return -1;
-    return e->fast ? save_globals(e, function, globals, names) : 0;
-}
-
-/* Second step: what this function uses. */
-static int fill_namespace(struct shoal_encoder *e, PyObject *function, PyObject *globals, PyObject *code,
-                          struct shoal_code_facts *facts)
-{
-    PyObject *names = facts->globals;
-    if (e->fast || !has_any(globals, names))
-        return 0;
-    int64_t index = shoal_memo_find(&e->memo, (uintptr_t)globals | SHOAL_MEMO_SHADOW);
-    if (shoal__get_index(e, index) < 0 || save_globals(e, function, globals, names) < 0 || shoal__op(e, OP_POP) < 0)
-        return -1;
-    return save_globals_submodules(e, globals, code, facts);
-}
+#include "dict_items.h"
 
 /* ---- attributes ---- */
 
@@ -292,16 +91,16 @@ static int list_attributes(struct shoal_encoder *e, PyFunctionObject *f, struct 
 
 static int save_attributes(struct shoal_encoder *e, PyFunctionObject *f, const struct attribute *attributes, int n)
 {
-    struct items items = {.e = e};
+    struct dict_items items = {.e = e};
     if (shoal__empty_dict(e) < 0)
         return -1;
     for (int i = 0; i < n; i++) {
-        if (items_add(&items, attributes[i].name, attributes[i].value) < 0) {
+        if (dict_items_add(&items, attributes[i].name, attributes[i].value) < 0) {
             shoal__path_step(e, "function", (PyObject *)f, attributes[i].name);
             return -1;
         }
     }
-    return items_end(&items);
+    return dict_items_end(&items);
 }
 
 /* BUILD with (its __dict__ or None, {attribute: value}). */
@@ -403,11 +202,11 @@ int shoal__save_code(struct shoal_encoder *e, PyObject *code)
 static int save_by_value(struct shoal_encoder *e, PyFunctionObject *f, PyObject *code)
 {
     struct shoal_code_facts *facts = shoal__code_facts(e->state, code);
-    PyObject *globals = f->func_globals, *closure = f->func_closure;
+    PyObject *closure = f->func_closure;
     int n = closure ? 3 : 2;
     if (!facts || shoal__save_rebuilder(e, REBUILD_FUNCTION) < 0 || shoal__begin_tuple(e, n) < 0 ||
         (facts->odd ? save_odd_code(e, code, facts) : save_code_bytes(e, facts->bytes)) < 0 ||
-        save_namespace(e, (PyObject *)f, globals, facts->globals) < 0)
+        shoal__save_namespace(e, f, facts) < 0)
         return -1;
     int64_t first = (int64_t)e->memo.count;
     if (closure && shoal__save_closure(e, f) < 0)
@@ -415,7 +214,7 @@ static int save_by_value(struct shoal_encoder *e, PyFunctionObject *f, PyObject 
     int64_t end = (int64_t)e->memo.count;
     if (shoal__end_tuple(e, n) < 0 || shoal__op(e, OP_REDUCE) < 0 || shoal__put(e, (PyObject *)f) < 0)
         return -1;
-    if (shoal__fill_closure(e, f, first, end) < 0 || fill_namespace(e, (PyObject *)f, globals, code, facts) < 0)
+    if (shoal__fill_closure(e, f, first, end) < 0 || shoal__fill_namespace(e, f, code, facts) < 0)
         return -1;
     return save_function_state(e, f);
 }

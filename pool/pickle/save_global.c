@@ -65,9 +65,33 @@ static int module_has(PyObject *module, PyObject *dotted, PyObject *obj)
     return there;
 }
 
+/* Many modules have to be asked, most say no: without an attribute error where the module's dict tells. */
+static bool may_have(struct shoal_pickle_state *state, PyObject *module, PyObject *dotted)
+{
+    if (!PyModule_CheckExact(module) || PyUnicode_FindChar(dotted, '.', 0, PyUnicode_GET_LENGTH(dotted), 1) >= 0)
+        return true;
+    PyObject *dict = PyModule_GetDict(module); /* borrowed */
+    bool may = PyDict_GetItemWithError(dict, dotted) || PyDict_GetItemWithError(dict, state->names.getattr);
+    if (PyErr_Occurred()) {
+        PyErr_Clear();
+        return true;
+    }
+    return may;
+}
+
+/* Names that only the compiler gives: nothing is found under them. */
+static bool is_no_attribute(PyObject *dotted)
+{
+    Py_ssize_t length = PyUnicode_GET_LENGTH(dotted);
+    return length > 0 && PyUnicode_READ_CHAR(dotted, length - 1) == '>' &&
+           PyUnicode_FindChar(dotted, '<', 0, length, -1) >= 0;
+}
+
 /* The first module that has it, or NULL without an exception. */
 static PyObject *search_modules(struct shoal_pickle_state *state, PyObject *obj, PyObject *dotted)
 {
+    if (is_no_attribute(dotted) || PyUnicode_Contains(dotted, state->names.locals) == 1)
+        return NULL;
     PyObject *modules = PyImport_GetModuleDict(); /* borrowed */
     PyObject *snapshot = modules && PyDict_Check(modules) ? PyDict_Copy(modules) : NULL;
     if (!snapshot)
@@ -78,7 +102,7 @@ static PyObject *search_modules(struct shoal_pickle_state *state, PyObject *obj,
         if (module == Py_None || !PyUnicode_Check(name) || PyUnicode_Compare(name, state->names.main) == 0 ||
             PyUnicode_CompareWithASCIIString(name, "__mp_main__") == 0)
             continue;
-        if (module_has(module, dotted, obj))
+        if (may_have(state, module, dotted) && module_has(module, dotted, obj))
             found = Py_NewRef(name);
     }
     Py_DECREF(snapshot);
@@ -110,7 +134,7 @@ static PyObject *own_name(struct shoal_pickle_state *state, PyObject *obj)
     return PyObject_GetAttr(obj, state->names.name);
 }
 
-static int is_registered_by_value(struct shoal_pickle_state *state, PyObject *module_name)
+int shoal__is_registered(struct shoal_pickle_state *state, PyObject *module_name)
 {
     PyObject *registered = state->writer.by_value_modules;
     if (PySet_GET_SIZE(registered) == 0)
@@ -133,7 +157,7 @@ static int leads_home(struct shoal_encoder *e, PyObject *obj, PyObject *name, Py
 {
     if (!PyUnicode_Check(module_name) || PyUnicode_Compare(module_name, e->state->names.main) == 0)
         return 0;
-    int registered = is_registered_by_value(e->state, module_name);
+    int registered = shoal__is_registered(e->state, module_name);
     if (registered != 0)
         return registered < 0 ? -1 : 0;
     PyObject *module = PyDict_GetItemWithError(PyImport_GetModuleDict(), module_name); /* borrowed */
@@ -214,7 +238,8 @@ static int follow(struct shoal_encoder *e, PyObject *obj, struct reference *ref)
         return -1;
     }
     Py_DECREF(found); /* compared only; its parent is held */
-    if (found != obj) {
+    /* Ours stands for the other one: class_keywords.c. */
+    if (found != obj && obj != e->state->classes.build_class) {
         PyErr_Format(error, "Can't pickle %R: it's not the same object as %S.%S", obj, ref->module_name, ref->name);
         return -1;
     }

@@ -1,37 +1,63 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* save_module.c - modules: by name, or by value with what is in them. */
-#include "encoder.h"
+/*
+ * save_module.c - modules: those that can be imported by name, others by value.
+ *
+ * A module by value is made around the namespace that functions of its globals have in this stream, whichever of them
+ * comes first: what such a function sets is seen in the module. It carries all of its attributes, as any of them may be
+ * asked for; so does a module that is registered to travel by value, or whose package is.
+ */
+#include "dict_items.h"
 
-/* The namespace of a module that travels by value is that of its functions: enter it under the dict's shadow. */
-static int enter_namespace(struct shoal_encoder *e, PyObject *module, PyObject *dict)
+static int save_attributes(struct dict_items *items, PyObject *module, PyObject *attributes)
 {
-    if (e->fast)
-        return 0;
-    PyObject *value = Py_BuildValue("(O(OO))", e->state->shared.getattr, module, e->state->names.dict);
-    int result = value ? shoal__save_reduced(e, value, NULL) : -1;
-    Py_XDECREF(value);
-    uintptr_t key = (uintptr_t)dict | SHOAL_MEMO_SHADOW;
-    if (result == 0 && shoal_memo_find(&e->memo, key) < 0)
-        result = shoal__put_key(e, key);
-    return result < 0 ? -1 : shoal__op(e, OP_POP);
+    struct shoal_encoder *e = items->e;
+    PyObject *key, *value;
+    Py_ssize_t position = 0;
+    while (PyDict_Next(attributes, &position, &key, &value)) { /* a copy: nobody else changes it */
+        if (PyUnicode_Check(key) && PyUnicode_Compare(key, e->state->names.builtins) == 0)
+            continue; /* the reader has its own */
+        if (dict_items_add(items, key, value) < 0) {
+            shoal__path_step(e, "value", attributes, key);
+            shoal__path_step(e, "module", module, NULL);
+            return -1;
+        }
+    }
+    return dict_items_end(items);
 }
 
-static int save_module_by_value(struct shoal_encoder *e, PyObject *module, PyObject *name)
+static int save_contents(struct shoal_encoder *e, PyObject *module)
 {
-    PyObject *dict = PyModule_GetDict(module); /* borrowed */
-    if (shoal__save_rebuilt(e, REBUILD_MODULE, PyTuple_Pack(1, name), module) < 0 ||
-        enter_namespace(e, module, dict) < 0)
+    PyObject *attributes = PyDict_Copy(PyModule_GetDict(module));
+    if (!attributes)
         return -1;
-    PyObject *state = PyDict_Copy(dict);
-    int result = state ? 0 : -1;
-    if (result == 0 && PyDict_Contains(state, e->state->names.builtins) == 1)
-        result = PyDict_DelItem(state, e->state->names.builtins);
-    if (result == 0)
-        result = shoal__save(e, state);
-    if (result < 0)
-        shoal__path_step(e, "module", module, NULL);
-    Py_XDECREF(state);
-    return result < 0 ? -1 : shoal__op(e, OP_BUILD);
+    struct dict_items items = {.e = e};
+    int result = save_attributes(&items, module, attributes);
+    Py_DECREF(attributes);
+    return result;
+}
+
+/* Without a memo, everything is written into the first step. */
+static int save_first_step(struct shoal_encoder *e, PyObject *module)
+{
+    if (!e->fast)
+        return shoal__save_namespace_of(e, PyModule_GetDict(module), false);
+    return shoal__empty_dict(e) < 0 ? -1 : save_contents(e, module);
+}
+
+/* _module(name, namespace[, class]), then the namespace's items */
+static int save_by_value(struct shoal_encoder *e, PyObject *module, PyObject *name)
+{
+    bool plain = PyModule_CheckExact(module);
+    int n = plain ? 2 : 3;
+    if (shoal__save_rebuilder(e, REBUILD_MODULE) < 0 || shoal__begin_tuple(e, n) < 0 || shoal__save(e, name) < 0 ||
+        save_first_step(e, module) < 0 || (!plain && shoal__save(e, (PyObject *)Py_TYPE(module)) < 0) ||
+        shoal__end_tuple(e, n) < 0 || shoal__op(e, OP_REDUCE) < 0 || shoal__put(e, module) < 0)
+        return -1;
+    if (e->fast)
+        return 0;
+    if (shoal__save_namespace_of(e, PyModule_GetDict(module), false) < 0 || save_contents(e, module) < 0)
+        return -1;
+    return shoal__op(e, OP_POP);
 }
 
 int shoal__save_module(struct shoal_encoder *e, PyObject *module)
@@ -40,16 +66,13 @@ int shoal__save_module(struct shoal_encoder *e, PyObject *module)
     if (!name)
         return -1;
     PyObject *imported = PyDict_GetItemWithError(PyImport_GetModuleDict(), name); /* borrowed, compared only */
-    int registered = PySet_GET_SIZE(e->state->writer.by_value_modules) > 0
-                         ? PySet_Contains(e->state->writer.by_value_modules, name)
-                         : 0;
-    int result;
+    int result, registered = shoal__is_registered(e->state, name);
     if (registered < 0 || (!imported && PyErr_Occurred()))
         result = -1;
     else if (imported == module && !registered)
         result = shoal__save_rebuilt(e, REBUILD_IMPORT, PyTuple_Pack(1, name), module);
     else
-        result = save_module_by_value(e, module, name);
+        result = save_by_value(e, module, name);
     Py_DECREF(name);
     return result;
 }

@@ -103,6 +103,12 @@ static int names_init(struct shoal_state_names *names)
         {&names->contents, "cell_contents"},
         {&names->latin1, "latin1"},
         {&names->slotnames, "__slotnames__"},
+        {&names->forward_arg, "__forward_arg__"},
+        {&names->args, "__args__"},
+        {&names->eval, "eval"},
+        {&names->exec, "exec"},
+        {&names->globals, "globals"},
+        {&names->getattr, "__getattr__"},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
         if (!(*wanted[i].name = PyUnicode_InternFromString(wanted[i].text)))

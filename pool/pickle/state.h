@@ -90,6 +90,12 @@ struct shoal_state_names {
     PyObject *contents; /* "cell_contents" */
     PyObject *latin1;
     PyObject *slotnames; /* "__slotnames__": copyreg's cache */
+    PyObject *forward_arg; /* "__forward_arg__" */
+    PyObject *args;        /* "__args__" */
+    PyObject *eval;
+    PyObject *exec;
+    PyObject *globals;
+    PyObject *getattr; /* "__getattr__" */
 };
 
 /* What streams name to make things again that travel by value: shoal._rebuild.<name>. */

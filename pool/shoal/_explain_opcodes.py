@@ -120,7 +120,8 @@ def _add_pairs(reader: Reader, pairs: list[Part]) -> None:
     for key, value in zip(pairs[::2], pairs[1::2], strict=False):
         reader.add_pair(owner, key, value)
         if owner is not into:
-            value.why = f"global {value_text(resolved(key))}"
+            word = "global" if owner.role == "function" else "attribute"
+            value.why = f"{word} {value_text(resolved(key))}"
     reader.charge(owner)
 
 

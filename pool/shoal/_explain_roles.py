@@ -237,6 +237,18 @@ def namespace(part: Part, word: str, item: Part) -> None:
     part.module = space.module
 
 
+def module_namespace(part: Part, word: str, item: Part) -> None:
+    """The attributes of a module: its functions' globals, which may have been there before it."""
+    space = resolved(item)
+    part.own += item.own
+    if item.same_as is None:
+        item.own = 0
+        for child in item.children:
+            take(part, child, f"{word} {value_text(child.key)}" if child.key is not None else word)
+        item.children = []
+    space.kind, space.role, space.value, space.module = "namespace", "module namespace", part, part.name
+
+
 def closure(part: Part, word: str, item: Part) -> None:
     names = part.value.free if isinstance(part.value, CodeNames) else ()
     cells = item.value if is_first(item, "tuple") else None

@@ -24,6 +24,7 @@ from shoal._explain_roles import (
     each,
     is_first,
     members,
+    module_namespace,
     module_of,
     name_of,
     named,
@@ -160,7 +161,7 @@ _OURS: dict[str, Shape] = {
     "_type_parameter": Shape(
         "type parameter", (UNSHOWN, NAME, Role(each, "constraint"), Role(named, ""), MODULE, UNSHOWN), "value"
     ),
-    "_module": Shape("module", (NAME,), "value", _imported),
+    "_module": Shape("module", (NAME, Role(module_namespace, "attribute"), Role(one, "class")), "value", _imported),
     "_import": Shape("module", (NAME,), "reference", _imported),
     "_builtin_type": Shape("reference", (NAME,), "reference", _found_type),
     "_view": Shape("view", (NAME, Role(each, "item"))),

@@ -4,16 +4,13 @@
 A pickle that carries a function or a class by value refers to these by ``shoal._rebuild.<name>``, so that plain
 ``pickle.loads`` can read it wherever Shoal can be imported. The names and their arguments are part of the format.
 
-Functions, code and cells are made in C (``pool/pickle/rebuild.c``), classes there and in ``shoal._rebuild_class``, type
+Functions, code, cells and modules are made in C (``pool/pickle/rebuild.c``), classes there and in ``shoal._rebuild_class``, type
 parameters in ``shoal._rebuild_type_parameter``, other objects in ``shoal._rebuild_objects``.
 """
 
 from __future__ import annotations
 
-import sys
-import types
-
-from shoal._ext import _cell, _class, _code, _enum, _fill_cell, _fill_class, _function
+from shoal._ext import _cell, _class, _code, _enum, _fill_cell, _fill_class, _function, _import, _module
 from shoal._rebuild_class import content as _content
 from shoal._rebuild_class import describe_enum as _describe_enum
 from shoal._rebuild_class import list_registered as _list_registered
@@ -67,17 +64,3 @@ __all__ = [
     "_type_parameter",
     "_view",
 ]
-
-
-# ---- modules ----
-
-
-def _module(name: str) -> types.ModuleType:
-    module = types.ModuleType(name)
-    module.__dict__["__builtins__"] = sys.modules["builtins"].__dict__
-    return module
-
-
-def _import(name: str) -> types.ModuleType:
-    __import__(name)
-    return sys.modules[name]
