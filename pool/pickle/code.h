@@ -9,7 +9,7 @@
  *   2 bytes   version of Python whose bytecode this is; looked at before anything else
  *   4 bytes   checksum of the rest: nothing checks bytecode when it runs, so damage must be seen before
  *   code      the code object, see code_write.c
- *   [source]  line number, text: the function's own lines, where a reader would not find them in a file
+ *   [source]  text: the function's own lines, where a reader would not find them in a file
  */
 #ifndef SHOAL_PICKLE_CODE_H
 #define SHOAL_PICKLE_CODE_H
@@ -49,9 +49,13 @@ enum shoal_code_shape {
     CODE_QUALNAME_MASK = 6,
 };
 
+/* Beside a size, in the number that a name begins with: it is the index of a name that was written before. */
+enum { CODE_NAME_KNOWN = 2, SHOAL_KNOWN_NAMES = 64 };
+
 struct shoal_code_facts {
     PyObject *bytes;   /* how it travels */
-    PyObject *globals; /* tuple of str: global names that it or a code nested in it uses */
+    PyObject *globals; /* tuple of str: global names that it or a code nested in it uses; NULL in code that came in with
+                          its source and was not sent on yet */
     PyObject *names;   /* tuple of str: all names and identifiers in it; NULL until somebody asks */
     PyObject *odd;     /* tuple: constants that are no constants, or NULL */
 };
@@ -78,13 +82,17 @@ void shoal__name_set_done(struct shoal_name_set *set);
 /* The identifiers in a text. strict: none if it is prose, i.e. two words stand side by side. */
 int shoal__name_set_add_text(struct shoal_name_set *set, PyObject *text, bool strict);
 
-/* bytes of the code object; adds the globals that it uses. *ret_odd: list of what travels beside them, or NULL. */
-PyObject *shoal__code_write(struct shoal_pickle_state *state, PyObject *code, struct shoal_name_set *globals,
-                            PyObject **ret_odd);
+/* bytes of the code object; adds the globals that it uses. source: its text, or NULL. *ret_odd: list of what travels
+ * beside them, or NULL. */
+PyObject *shoal__code_write(struct shoal_pickle_state *state, PyObject *code, PyObject *source,
+                            struct shoal_name_set *globals, PyObject **ret_odd);
+/* The code object has come in as `bytes`, with its source: they are how it travels on. 0 or -1. */
+int shoal__code_arrived(struct shoal_pickle_state *state, PyObject *code, PyObject *bytes);
 /* A code object from such bytes; odd: a tuple, or NULL. New reference, or NULL with UnpicklingError. */
 PyObject *shoal__code_read(struct shoal_pickle_state *state, PyObject *bytes, PyObject *odd);
 /* Likewise, and kept, so that reading it again is a lookup. */
 PyObject *shoal__code_from_bytes(struct shoal_pickle_state *state, PyObject *bytes);
+void shoal__known_codes_clear(struct shoal_pickle_state *state);
 
 uint32_t shoal__code_checksum(const uint8_t *data, size_t size);
 

@@ -203,30 +203,96 @@ static int add_hidden(const struct shoal_pickle_state *state, PyObject *code, st
     return runs_source(state, globals) ? add_texts(globals, code, TEXT_SOURCE) : 0;
 }
 
+/* ---- the source ---- */
+
+/* Might somebody have given linecache the lines of a file that is none? Cheap: asked once for each new function. */
+static bool may_have_source(const struct shoal_pickle_state *state, PyObject *filename)
+{
+    PyObject *module = PyDict_GetItemWithError(PyImport_GetModuleDict(), state->names.linecache); /* borrowed */
+    PyObject *cache = module && PyModule_Check(module)
+                          ? PyDict_GetItemWithError(PyModule_GetDict(module), state->names.cache)
+                          : NULL;
+    PyObject *entry = cache && PyDict_Check(cache) ? PyDict_GetItemWithError(cache, filename) : NULL;
+    PyErr_Clear();
+    if (entry) /* (size, time, lines, name), without a time if there is no file to look after */
+        return PyTuple_Check(entry) && PyTuple_GET_SIZE(entry) == 4 && PyTuple_GET_ITEM(entry, 1) == Py_None;
+    return cache && PyUnicode_READ_CHAR(filename, 0) == '<' && PyUnicode_GET_LENGTH(filename) > 8 &&
+           PyUnicode_READ_CHAR(filename, 1) == 'd' && PyUnicode_READ_CHAR(filename, 8) == ' '; /* "<doctest " */
+}
+
+/* New reference: its lines, or None. */
+static PyObject *source_of(struct shoal_pickle_state *state, PyObject *code)
+{
+    PyObject *filename = ((PyCodeObject *)code)->co_filename;
+    if (PyUnicode_GET_LENGTH(filename) == 0 || !may_have_source(state, filename))
+        return Py_NewRef(Py_None);
+    PyObject **own = &state->writer.own_source;
+    if (!*own)
+        *own = shoal_pickle__import("shoal._source", "own_lines");
+    PyObject *source = *own ? PyObject_CallOneArg(*own, code) : NULL;
+    if (!source && PyErr_ExceptionMatches(PyExc_Exception)) { /* strange lines: do without */
+        PyErr_Clear();
+        return Py_NewRef(Py_None);
+    }
+    return source;
+}
+
 /* ---- the facts ---- */
 
-static struct shoal_code_facts *make_facts(struct shoal_pickle_state *state, PyObject *code)
+static int find_facts(struct shoal_pickle_state *state, PyObject *code, struct shoal_code_facts *facts)
+{
+    PyObject *source = facts->bytes ? Py_NewRef(Py_None) : source_of(state, code);
+    if (!source)
+        return -1;
+    struct shoal_name_set globals;
+    shoal__name_set_init(&globals);
+    PyObject *odd = NULL, *text = PyUnicode_CheckExact(source) ? source : NULL;
+    PyObject *bytes = shoal__code_write(state, code, text, &globals, &odd);
+    PyObject *names = bytes && add_hidden(state, code, &globals) == 0 ? shoal__name_set_tuple(&globals) : NULL;
+    PyObject *beside = names && odd ? PyList_AsTuple(odd) : NULL;
+    shoal__name_set_done(&globals);
+    Py_DECREF(source);
+    bool failed = !names || (odd && !beside);
+    Py_XDECREF(odd);
+    if (failed) {
+        Py_XDECREF(bytes);
+        Py_XDECREF(names);
+        return -1;
+    }
+    if (facts->bytes)
+        Py_DECREF(bytes); /* as they came is as they go */
+    else
+        facts->bytes = bytes;
+    if (facts->globals)
+        Py_DECREF(names); /* found by somebody else meanwhile */
+    else
+        facts->globals = names;
+    Py_XSETREF(facts->odd, beside);
+    return 0;
+}
+
+static struct shoal_code_facts *new_facts(struct shoal_pickle_state *state, PyObject *code, PyObject *bytes)
 {
     struct shoal_code_facts *facts = PyMem_Calloc(1, sizeof *facts);
     if (!facts) {
         PyErr_NoMemory();
         return NULL;
     }
-    struct shoal_name_set globals;
-    shoal__name_set_init(&globals);
-    PyObject *odd = NULL;
-    facts->bytes = shoal__code_write(state, code, &globals, &odd);
-    if (facts->bytes && add_hidden(state, code, &globals) == 0)
-        facts->globals = shoal__name_set_tuple(&globals);
-    if (facts->globals && odd)
-        facts->odd = PyList_AsTuple(odd);
-    bool failed = !facts->globals || (odd && !facts->odd);
-    Py_XDECREF(odd);
-    shoal__name_set_done(&globals);
-    if (!failed)
-        return facts;
-    facts_free(facts);
-    return NULL;
+    facts->bytes = Py_XNewRef(bytes);
+    void *others = NULL; /* somebody may have found them meanwhile, and be using them */
+    if ((!bytes && find_facts(state, code, facts) < 0) || GET_EXTRA(code, state->opcodes.extra_index, &others) < 0 ||
+        (!others && SET_EXTRA(code, state->opcodes.extra_index, facts) < 0)) {
+        facts_free(facts);
+        return NULL;
+    }
+    if (others)
+        facts_free(facts);
+    return others ? others : facts;
+}
+
+int shoal__code_arrived(struct shoal_pickle_state *state, PyObject *code, PyObject *bytes)
+{
+    return new_facts(state, code, bytes) ? 0 : -1;
 }
 
 struct shoal_code_facts *shoal__code_facts(struct shoal_pickle_state *state, PyObject *code)
@@ -234,15 +300,15 @@ struct shoal_code_facts *shoal__code_facts(struct shoal_pickle_state *state, PyO
     void *extra = NULL;
     if (GET_EXTRA(code, state->opcodes.extra_index, &extra) < 0)
         return NULL;
-    if (extra)
-        return extra;
-    struct shoal_code_facts *facts = make_facts(state, code);
-    if (facts && SET_EXTRA(code, state->opcodes.extra_index, facts) < 0) {
-        facts_free(facts);
+    struct shoal_code_facts *facts = extra;
+    if (!facts)
+        return new_facts(state, code, NULL);
+    if (!facts->globals && find_facts(state, code, facts) < 0)
         return NULL;
-    }
     return facts;
 }
+
+/* ---- names ---- */
 
 PyObject *shoal__code_names(PyObject *code, struct shoal_code_facts *facts)
 {
@@ -250,8 +316,11 @@ PyObject *shoal__code_names(PyObject *code, struct shoal_code_facts *facts)
         return facts->names;
     struct shoal_name_set names;
     shoal__name_set_init(&names);
-    if (add_texts(&names, code, TEXT_NAMES) == 0)
-        facts->names = shoal__name_set_tuple(&names);
+    PyObject *found = add_texts(&names, code, TEXT_NAMES) == 0 ? shoal__name_set_tuple(&names) : NULL;
     shoal__name_set_done(&names);
+    if (found && !facts->names)
+        facts->names = found;
+    else
+        Py_XDECREF(found);
     return facts->names;
 }

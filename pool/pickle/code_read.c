@@ -6,18 +6,9 @@
  * see costs an exception and no more memory than the bytes themselves are worth. What the bytecode does when it runs
  * is beyond any check.
  */
-#include "code.h"
+#include "code_reader.h"
 
-enum { CODES_KEPT = 1024, KEPT_SIZE_MAX = 64 * 1024 };
-
-struct code_reader {
-    const uint8_t *at;
-    const uint8_t *end;
-    PyObject *odd;   /* tuple, or NULL */
-    PyObject *error; /* UnpicklingError */
-};
-
-static PyObject *damaged(const struct code_reader *r)
+PyObject *shoal__code_damaged(const struct code_reader *r)
 {
     if (!PyErr_Occurred())
         PyErr_SetString(r->error, "a pickled function's code is damaged");
@@ -56,54 +47,69 @@ static int read_count(struct code_reader *r, Py_ssize_t *ret_count)
     return 0;
 }
 
-static PyObject *read_text(struct code_reader *r)
+/* Text of `size` bytes. */
+static PyObject *read_characters(struct code_reader *r, uint64_t size, bool ascii)
 {
-    uint64_t head;
-    if (read_number(r, &head) < 0 || head >> 1 > (size_t)(r->end - r->at))
-        return damaged(r);
-    Py_ssize_t size = (Py_ssize_t)(head >> 1);
+    if (size > (size_t)(r->end - r->at))
+        return shoal__code_damaged(r);
     const char *text = (const char *)r->at;
     r->at += size;
-    if (head & 1)
-        return PyUnicode_DecodeUTF8(text, size, "surrogatepass");
-    PyObject *str = PyUnicode_New(size, 127);
-    if (!str)
-        return NULL;
-    if (size == 1) { /* one character has one object; New gives another */
-        Py_DECREF(str);
-        return PyUnicode_DecodeASCII(text, size, NULL);
-    }
-    uint8_t *data = PyUnicode_DATA(str), high = 0;
-    for (Py_ssize_t i = 0; i < size; i++) {
-        data[i] = (uint8_t)text[i];
-        high |= data[i];
-    }
-    if (high >= 0x80) {
-        Py_DECREF(str);
-        return damaged(r);
-    }
+    if (!ascii)
+        return PyUnicode_DecodeUTF8(text, (Py_ssize_t)size, "surrogatepass");
+    if (size <= 1) /* these have one object each */
+        return PyUnicode_DecodeASCII(text, (Py_ssize_t)size, NULL);
+    uint8_t high = 0;
+    for (uint64_t i = 0; i < size; i++)
+        high |= (uint8_t)text[i];
+    if (high >= 0x80)
+        return shoal__code_damaged(r);
+    PyObject *str = PyUnicode_New((Py_ssize_t)size, 127);
+    if (str)
+        memcpy(PyUnicode_DATA(str), text, size);
     return str;
+}
+
+PyObject *shoal__code_read_text(struct code_reader *r)
+{
+    uint64_t head;
+    return read_number(r, &head) < 0 ? shoal__code_damaged(r) : read_characters(r, head >> 1, !(head & 1));
+}
+
+static PyObject *read_name(struct code_reader *r)
+{
+    uint64_t head;
+    if (read_number(r, &head) < 0)
+        return shoal__code_damaged(r);
+    if (head & CODE_NAME_KNOWN)
+        return head >> 2 < r->known_count ? Py_NewRef(r->known[head >> 2]) : shoal__code_damaged(r);
+    PyObject *name = read_characters(r, head >> 2, !(head & 1));
+    if (!name)
+        return NULL;
+    PyUnicode_InternInPlace(&name); /* before anybody else would do it, and put another object into the place of this */
+    if (r->known_count < SHOAL_KNOWN_NAMES)
+        r->known[r->known_count++] = name;
+    return name;
 }
 
 static PyObject *read_data(struct code_reader *r)
 {
     Py_ssize_t size;
     if (read_count(r, &size) < 0)
-        return damaged(r);
+        return shoal__code_damaged(r);
     r->at += size;
     return PyBytes_FromStringAndSize((const char *)r->at - size, size);
 }
 
-static PyObject *read_texts(struct code_reader *r)
+static PyObject *read_names(struct code_reader *r)
 {
     Py_ssize_t n;
     if (read_count(r, &n) < 0)
-        return damaged(r);
+        return shoal__code_damaged(r);
     PyObject *tuple = PyTuple_New(n);
     for (Py_ssize_t i = 0; tuple && i < n; i++) {
-        PyObject *text = read_text(r);
-        if (text)
-            PyTuple_SET_ITEM(tuple, i, text);
+        PyObject *name = read_name(r);
+        if (name)
+            PyTuple_SET_ITEM(tuple, i, name);
         else
             Py_CLEAR(tuple);
     }
@@ -126,13 +132,12 @@ static int read_double(struct code_reader *r, double *ret_value)
 /* ---- constants ---- */
 
 static PyObject *read_constant(struct code_reader *r, PyCodeObject *outer);
-static PyObject *read_code(struct code_reader *r, PyCodeObject *outer);
 
 static PyObject *read_constants(struct code_reader *r, PyCodeObject *outer)
 {
     Py_ssize_t n;
     if (read_count(r, &n) < 0)
-        return damaged(r);
+        return shoal__code_damaged(r);
     PyObject *tuple = PyTuple_New(n);
     for (Py_ssize_t i = 0; tuple && i < n; i++) {
         PyObject *constant = read_constant(r, outer);
@@ -148,7 +153,7 @@ static PyObject *read_odd(struct code_reader *r)
 {
     uint64_t index;
     if (read_number(r, &index) < 0 || !r->odd || index >= (uint64_t)PyTuple_GET_SIZE(r->odd))
-        return damaged(r);
+        return shoal__code_damaged(r);
     return Py_NewRef(PyTuple_GET_ITEM(r->odd, (Py_ssize_t)index));
 }
 
@@ -156,18 +161,18 @@ static PyObject *read_number_like(struct code_reader *r, uint8_t tag)
 {
     if (tag == CODE_TAG_INT) {
         uint64_t value;
-        return read_number(r, &value) < 0 ? damaged(r) : PyLong_FromLongLong(from_zigzag(value));
+        return read_number(r, &value) < 0 ? shoal__code_damaged(r) : PyLong_FromLongLong(from_zigzag(value));
     }
     if (tag == CODE_TAG_LONG) {
         Py_ssize_t size;
         if (read_count(r, &size) < 0)
-            return damaged(r);
+            return shoal__code_damaged(r);
         r->at += size;
         return _PyLong_FromByteArray(r->at - size, (size_t)size, 1, 1);
     }
     Py_complex value = {0, 0};
     if (read_double(r, &value.real) < 0 || (tag == CODE_TAG_COMPLEX && read_double(r, &value.imag) < 0))
-        return damaged(r);
+        return shoal__code_damaged(r);
     return tag == CODE_TAG_COMPLEX ? PyComplex_FromCComplex(value) : PyFloat_FromDouble(value.real);
 }
 
@@ -175,7 +180,7 @@ static PyObject *read_nesting(struct code_reader *r, uint8_t tag, PyCodeObject *
 {
     if (Py_EnterRecursiveCall(" while reading a code object"))
         return NULL;
-    PyObject *obj = tag == CODE_TAG_CODE ? read_code(r, outer) : read_constants(r, outer);
+    PyObject *obj = tag == CODE_TAG_CODE ? shoal__code_read_object(r, outer) : read_constants(r, outer);
     Py_LeaveRecursiveCall();
     if (obj && tag == CODE_TAG_FROZENSET)
         Py_SETREF(obj, PyFrozenSet_New(obj));
@@ -185,7 +190,7 @@ static PyObject *read_nesting(struct code_reader *r, uint8_t tag, PyCodeObject *
 static PyObject *read_constant(struct code_reader *r, PyCodeObject *outer)
 {
     if (r->at == r->end)
-        return damaged(r);
+        return shoal__code_damaged(r);
     uint8_t tag = *r->at++;
     switch (tag) {
     case CODE_TAG_NONE:
@@ -197,7 +202,7 @@ static PyObject *read_constant(struct code_reader *r, PyCodeObject *outer)
     case CODE_TAG_ELLIPSIS:
         return Py_NewRef(Py_Ellipsis);
     case CODE_TAG_STR:
-        return read_text(r);
+        return shoal__code_read_text(r);
     case CODE_TAG_BYTES:
         return read_data(r);
     case CODE_TAG_INT:
@@ -212,7 +217,7 @@ static PyObject *read_constant(struct code_reader *r, PyCodeObject *outer)
     case CODE_TAG_ODD:
         return read_odd(r);
     default:
-        return damaged(r);
+        return shoal__code_damaged(r);
     }
 }
 
@@ -256,16 +261,32 @@ static void parts_done(struct code_parts *parts)
 }
 
 #if PY_VERSION_HEX >= 0x030B0000
+static PyObject *join(PyObject *outer, const char *middle, PyObject *name)
+{
+    if (!PyUnicode_IS_COMPACT_ASCII(outer) || !PyUnicode_IS_COMPACT_ASCII(name))
+        return PyUnicode_FromFormat("%U%s%U", outer, middle, name);
+    size_t outer_size = (size_t)PyUnicode_GET_LENGTH(outer), name_size = (size_t)PyUnicode_GET_LENGTH(name);
+    size_t middle_size = strlen(middle);
+    PyObject *whole = PyUnicode_New((Py_ssize_t)(outer_size + middle_size + name_size), 127);
+    if (whole) {
+        char *at = PyUnicode_DATA(whole);
+        memcpy(at, PyUnicode_DATA(outer), outer_size);
+        memcpy(at + outer_size, middle, middle_size);
+        memcpy(at + outer_size + middle_size, PyUnicode_DATA(name), name_size);
+    }
+    return whole;
+}
+
 static PyObject *read_qualname(struct code_reader *r, int shape, PyObject *name, PyCodeObject *outer)
 {
     int kind = shape & CODE_QUALNAME_MASK;
     if (kind == CODE_QUALNAME_OWN)
-        return read_text(r);
+        return shoal__code_read_text(r);
     if (kind == CODE_QUALNAME_NAME)
         return Py_NewRef(name);
     if (!outer)
-        return damaged(r);
-    return PyUnicode_FromFormat("%U%s%U", outer->co_qualname, kind == CODE_QUALNAME_LOCALS ? ".<locals>." : ".", name);
+        return shoal__code_damaged(r);
+    return join(outer->co_qualname, kind == CODE_QUALNAME_LOCALS ? ".<locals>." : ".", name);
 }
 #endif
 
@@ -274,14 +295,14 @@ static int read_head(struct code_reader *r, PyCodeObject *outer, struct code_par
     if (r->at == r->end)
         return -1;
     int shape = *r->at++;
-    if (shape & ~(CODE_OWN_FILENAME | CODE_QUALNAME_MASK) || !(parts->name = read_text(r)))
+    if (shape & ~(CODE_OWN_FILENAME | CODE_QUALNAME_MASK) || !(parts->name = shoal__code_read_text(r)))
         return -1;
 #if PY_VERSION_HEX >= 0x030B0000
     if (!(parts->qualname = read_qualname(r, shape, parts->name, outer)))
         return -1;
 #endif
     if (shape & CODE_OWN_FILENAME)
-        parts->filename = read_text(r);
+        parts->filename = shoal__code_read_text(r);
     else if (outer)
         parts->filename = Py_NewRef(outer->co_filename);
     if (!parts->filename)
@@ -313,7 +334,7 @@ enum { KIND_HIDDEN = 0x10, KIND_LOCAL = 0x20, KIND_CELL = 0x40, KIND_FREE = 0x80
 
 static int read_locals(struct code_reader *r, struct code_parts *parts)
 {
-    if (!(parts->local_names = read_texts(r)))
+    if (!(parts->local_names = read_names(r)))
         return -1;
     Py_ssize_t n = PyTuple_GET_SIZE(parts->local_names);
     if (n > r->end - r->at)
@@ -335,9 +356,9 @@ static int read_locals(struct code_reader *r, struct code_parts *parts)
     if (read_number(r, &count) < 0 || count > INT_MAX)
         return -1;
     parts->variable_count = (int)count;
-    parts->variables = read_texts(r);
-    parts->cells = parts->variables ? read_texts(r) : NULL;
-    parts->free_variables = parts->cells ? read_texts(r) : NULL;
+    parts->variables = read_names(r);
+    parts->cells = parts->variables ? read_names(r) : NULL;
+    parts->free_variables = parts->cells ? read_names(r) : NULL;
     return parts->free_variables ? 0 : -1;
 }
 #endif
@@ -389,7 +410,7 @@ static int read_parts(struct code_reader *r, PyCodeObject *outer, struct code_pa
     if (!(parts->exception_table = read_data(r)))
         return -1;
 #endif
-    return (parts->names = read_texts(r)) ? read_locals(r, parts) : -1;
+    return (parts->names = read_names(r)) ? read_locals(r, parts) : -1;
 }
 
 /* Nested code needs the outer one's names before that is made: a stand-in that has nothing else. */
@@ -403,7 +424,7 @@ static PyObject *read_inner(struct code_reader *r, const struct code_parts *part
     return read_constants(r, &names);
 }
 
-static PyObject *read_code(struct code_reader *r, PyCodeObject *outer)
+PyObject *shoal__code_read_object(struct code_reader *r, PyCodeObject *outer)
 {
     struct code_parts parts = {0};
     PyCodeObject *code = NULL;
@@ -414,80 +435,5 @@ static PyObject *read_code(struct code_reader *r, PyCodeObject *outer)
     parts_done(&parts);
     if (!code && PyErr_ExceptionMatches(PyExc_SystemError))
         PyErr_Clear();
-    return code ? (PyObject *)code : damaged(r);
-}
-
-uint32_t shoal__code_checksum(const uint8_t *data, size_t size)
-{
-    uint64_t hash = size * 0x9E3779B97F4A7C15u;
-    for (; size >= 8; data += 8, size -= 8) {
-        uint64_t word;
-        memcpy(&word, data, sizeof word);
-        if (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__)
-            word = __builtin_bswap64(word);
-        hash = (hash ^ word) * 0xD6E8FEB86659FD93u;
-        hash ^= hash >> 32;
-    }
-    for (; size > 0; data++, size--)
-        hash = (hash ^ *data) * 0x100000001b3u;
-    hash ^= hash >> 29;
-    hash *= 0xD6E8FEB86659FD93u;
-    return (uint32_t)(hash >> 32);
-}
-
-static int check_head(struct shoal_pickle_state *state, const uint8_t *at, Py_ssize_t size)
-{
-    PyObject *error = state->shared.unpickling_error;
-    if (size < SHOAL_CODE_HEADER_SIZE) {
-        PyErr_SetString(error, "a pickled function's code is cut short");
-        return -1;
-    }
-    if (at[0] != PY_MAJOR_VERSION || at[1] != PY_MINOR_VERSION) {
-        PyErr_Format(error,
-                     "this pickle carries a function by value, whose bytecode was made by Python %d.%d; "
-                     "Python %d.%d cannot run it",
-                     at[0], at[1], PY_MAJOR_VERSION, PY_MINOR_VERSION);
-        return -1;
-    }
-    uint32_t sum = (uint32_t)at[2] | (uint32_t)at[3] << 8 | (uint32_t)at[4] << 16 | (uint32_t)at[5] << 24;
-    if (sum != shoal__code_checksum(at + SHOAL_CODE_HEADER_SIZE, (size_t)(size - SHOAL_CODE_HEADER_SIZE))) {
-        PyErr_SetString(error, "a pickled function's code is damaged");
-        return -1;
-    }
-    return 0;
-}
-
-PyObject *shoal__code_read(struct shoal_pickle_state *state, PyObject *bytes, PyObject *odd)
-{
-    if (!PyBytes_CheckExact(bytes)) {
-        PyErr_SetString(state->shared.unpickling_error, "a pickled function's code must be bytes");
-        return NULL;
-    }
-    const uint8_t *start = (const uint8_t *)PyBytes_AS_STRING(bytes);
-    Py_ssize_t size = PyBytes_GET_SIZE(bytes);
-    if (check_head(state, start, size) < 0)
-        return NULL;
-    struct code_reader r = {start + SHOAL_CODE_HEADER_SIZE, start + size, odd, state->shared.unpickling_error};
-    PyObject *code = read_code(&r, NULL);
-    if (code && r.at != r.end) {
-        Py_DECREF(code);
-        return damaged(&r);
-    }
-    return code;
-}
-
-PyObject *shoal__code_from_bytes(struct shoal_pickle_state *state, PyObject *bytes)
-{
-    PyObject *known = state->writer.code_by_bytes;
-    PyObject *code = PyBytes_CheckExact(bytes) ? PyDict_GetItemWithError(known, bytes) : NULL; /* borrowed */
-    if (code || PyErr_Occurred())
-        return Py_XNewRef(code);
-    code = shoal__code_read(state, bytes, NULL);
-    if (!code || PyBytes_GET_SIZE(bytes) > KEPT_SIZE_MAX)
-        return code;
-    if (PyDict_GET_SIZE(known) >= CODES_KEPT)
-        PyDict_Clear(known);
-    if (PyDict_SetItem(known, bytes, code) < 0)
-        Py_CLEAR(code);
-    return code;
+    return code ? (PyObject *)code : shoal__code_damaged(r);
 }

@@ -9,6 +9,7 @@
  *             bytecode, line table, exception table, names, local names and their kinds, constants
  *   number    7 bits a byte, lowest first; signed ones as zigzag
  *   text      number (size << 1 | not ASCII), then UTF-8
+ *   name      as text, but shifted by one more; or number (index << 2 | 2) of one that was there before
  *   data      number (size), then bytes
  *
  * Nested code leaves out the file's name, and its qualified name where that follows from the outer one.
@@ -28,6 +29,8 @@ struct code_writer {
     const uint8_t *opcode_kinds;
     struct shoal_name_set *globals;
     PyObject *odd; /* list, or NULL */
+    PyObject *known[SHOAL_KNOWN_NAMES]; /* borrowed from the code: names are interned, so one is one object */
+    size_t known_count;
     uint8_t scratch[SCRATCH_SIZE];
 };
 
@@ -96,27 +99,43 @@ static int write_data(struct code_writer *w, PyObject *bytes)
     return write_number(w, size) < 0 ? -1 : write_raw(w, PyBytes_AS_STRING(bytes), size);
 }
 
-static int write_text(struct code_writer *w, PyObject *text)
+/* shift: how many bits the size leaves free in its number. */
+static int write_shifted(struct code_writer *w, PyObject *text, int shift)
 {
     if (PyUnicode_IS_COMPACT_ASCII(text)) {
         size_t length = (size_t)PyUnicode_GET_LENGTH(text);
-        return write_number(w, length << 1) < 0 ? -1 : write_raw(w, PyUnicode_DATA(text), length);
+        return write_number(w, length << shift) < 0 ? -1 : write_raw(w, PyUnicode_DATA(text), length);
     }
     PyObject *encoded = PyUnicode_AsEncodedString(text, "utf-8", "surrogatepass");
     if (!encoded)
         return -1;
     size_t size = (size_t)PyBytes_GET_SIZE(encoded);
-    int result = write_number(w, size << 1 | 1) < 0 ? -1 : write_raw(w, PyBytes_AS_STRING(encoded), size);
+    int result = write_number(w, size << shift | 1) < 0 ? -1 : write_raw(w, PyBytes_AS_STRING(encoded), size);
     Py_DECREF(encoded);
     return result;
 }
 
-static int write_texts(struct code_writer *w, PyObject *tuple)
+static int write_text(struct code_writer *w, PyObject *text)
+{
+    return write_shifted(w, text, 1);
+}
+
+static int write_name(struct code_writer *w, PyObject *name)
+{
+    for (size_t i = 0; i < w->known_count; i++)
+        if (w->known[i] == name)
+            return write_number(w, i << 2 | CODE_NAME_KNOWN);
+    if (w->known_count < SHOAL_KNOWN_NAMES)
+        w->known[w->known_count++] = name;
+    return write_shifted(w, name, 2);
+}
+
+static int write_names(struct code_writer *w, PyObject *tuple)
 {
     if (write_number(w, (uint64_t)PyTuple_GET_SIZE(tuple)) < 0)
         return -1;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++)
-        if (write_text(w, PyTuple_GET_ITEM(tuple, i)) < 0)
+        if (write_name(w, PyTuple_GET_ITEM(tuple, i)) < 0)
             return -1;
     return 0;
 }
@@ -375,14 +394,14 @@ static int write_head(struct code_writer *w, PyCodeObject *co, PyCodeObject *out
 static int write_locals(struct code_writer *w, PyCodeObject *co)
 {
 #if PY_VERSION_HEX >= 0x030B0000
-    if (write_texts(w, co->co_localsplusnames) < 0)
+    if (write_names(w, co->co_localsplusnames) < 0)
         return -1;
     return write_raw(w, PyBytes_AS_STRING(co->co_localspluskinds), (size_t)PyBytes_GET_SIZE(co->co_localspluskinds));
 #else
-    if (write_number(w, (uint64_t)co->co_nlocals) < 0 || write_texts(w, co->co_varnames) < 0 ||
-        write_texts(w, co->co_cellvars) < 0)
+    if (write_number(w, (uint64_t)co->co_nlocals) < 0 || write_names(w, co->co_varnames) < 0 ||
+        write_names(w, co->co_cellvars) < 0)
         return -1;
-    return write_texts(w, co->co_freevars);
+    return write_names(w, co->co_freevars);
 #endif
 }
 
@@ -405,7 +424,7 @@ static int write_code(struct code_writer *w, PyCodeObject *co, PyCodeObject *out
     if (write_data(w, co->co_exceptiontable) < 0)
         return -1;
 #endif
-    if (write_texts(w, co->co_names) < 0 || write_locals(w, co) < 0)
+    if (write_names(w, co->co_names) < 0 || write_locals(w, co) < 0)
         return -1;
     return write_constants(w, co->co_consts, co);
 }
@@ -419,16 +438,17 @@ static void seal(uint8_t *bytes, size_t size)
         bytes[2 + i] = (uint8_t)(sum >> (8 * i));
 }
 
-PyObject *shoal__code_write(struct shoal_pickle_state *state, PyObject *code, struct shoal_name_set *globals,
-                            PyObject **ret_odd)
+PyObject *shoal__code_write(struct shoal_pickle_state *state, PyObject *code, PyObject *source,
+                            struct shoal_name_set *globals, PyObject **ret_odd)
 {
     struct code_writer w;
     w.sink = (struct shoal_sink){w.scratch, w.scratch + SHOAL_CODE_HEADER_SIZE, w.scratch + SCRATCH_SIZE, grow};
     w.opcode_kinds = state->opcodes.kinds;
     w.globals = globals;
     w.odd = NULL;
+    w.known_count = 0;
     PyObject *bytes = NULL;
-    if (write_code(&w, (PyCodeObject *)code, NULL) == 0) {
+    if (write_code(&w, (PyCodeObject *)code, NULL) == 0 && (!source || write_text(&w, source) == 0)) {
         seal(w.sink.start, shoal_sink_used(&w.sink));
         bytes = PyBytes_FromStringAndSize((const char *)w.sink.start, (Py_ssize_t)shoal_sink_used(&w.sink));
     }

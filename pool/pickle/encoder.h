@@ -62,6 +62,8 @@ struct shoal_encoder {
     Py_ssize_t late_count, late_room;
     size_t buffers_taken; /* out of band */
 
+    unsigned by_value; /* how many functions and modules by value are under way */
+
     unsigned fast_depth;
     PyObject *fast_seen; /* dict of ids on the way down, beyond a certain depth of fast mode */
 
@@ -185,7 +187,7 @@ int shoal__save_type(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_function(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_single_dispatch(struct shoal_encoder *e, PyObject *function); /* of functools.singledispatch */
 int shoal__save_class(struct shoal_encoder *e, PyObject *obj); /* by value */
-/* The members of a set, if they are all str, in order: 1; 0: others; -1. */
+/* The members of a set, if they are all str or all int, in order: 1; 0: others; -1. */
 int shoal__save_sorted(struct shoal_encoder *e, PyObject *set);
 int shoal__save_module(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_cell(struct shoal_encoder *e, PyObject *obj);

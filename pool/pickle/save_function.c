@@ -103,6 +103,24 @@ static int save_attributes(struct shoal_encoder *e, PyFunctionObject *f, const s
     return dict_items_end(&items);
 }
 
+/* What somebody has set on it. */
+static int save_own_dict(struct shoal_encoder *e, PyObject *f, PyObject *dict)
+{
+    PyObject *copy = PyDict_Copy(dict), *key, *value;
+    struct dict_items items = {.e = e};
+    Py_ssize_t position = 0;
+    int result = copy ? shoal__empty_dict(e) : -1;
+    while (result == 0 && PyDict_Next(copy, &position, &key, &value)) { /* our own dict: nobody changes it */
+        result = dict_items_add(&items, key, value);
+        if (result < 0) {
+            shoal__path_step(e, "value", NULL, key);
+            shoal__path_step(e, "state", f, NULL);
+        }
+    }
+    Py_XDECREF(copy);
+    return result < 0 ? -1 : dict_items_end(&items);
+}
+
 /* BUILD with (its __dict__ or None, {attribute: value}). */
 static int save_state_now(struct shoal_encoder *e, PyFunctionObject *f)
 {
@@ -116,10 +134,8 @@ static int save_state_now(struct shoal_encoder *e, PyFunctionObject *f)
     PyObject *dict = Py_NewRef(has_dict ? f->func_dict : Py_None);
     int result = -1;
     if (shoal__begin_tuple(e, 2) == 0) {
-        result = shoal__save(e, dict);
-        if (result < 0)
-            shoal__path_step(e, "state", (PyObject *)f, NULL);
-        else
+        result = has_dict ? save_own_dict(e, (PyObject *)f, dict) : shoal__save_none(e);
+        if (result == 0)
             result = save_attributes(e, f, attributes, n);
     }
     Py_DECREF(dict);
@@ -225,8 +241,10 @@ int shoal__save_function(struct shoal_encoder *e, PyObject *obj)
     if (importable != 0)
         return importable < 0 ? -1 : shoal__save_global(e, obj, NULL);
     PyObject *code = Py_NewRef(((PyFunctionObject *)obj)->func_code); /* user code may give it another meanwhile */
+    e->by_value++;
     int result = code == e->state->writer.single_dispatch_code ? shoal__save_single_dispatch(e, obj)
                                                                : save_by_value(e, (PyFunctionObject *)obj, code);
+    e->by_value--;
     Py_DECREF(code);
     return result;
 }

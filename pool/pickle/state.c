@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "state.h"
+#include "code.h"
 
 static int import_into(PyObject **ret_object, const char *module, const char *attribute)
 {
@@ -109,6 +109,8 @@ static int names_init(struct shoal_state_names *names)
         {&names->exec, "exec"},
         {&names->globals, "globals"},
         {&names->getattr, "__getattr__"},
+        {&names->linecache, "linecache"},
+        {&names->cache, "cache"},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
         if (!(*wanted[i].name = PyUnicode_InternFromString(wanted[i].text)))
@@ -190,6 +192,7 @@ int shoal_pickle_state_clear(struct shoal_pickle_state *state)
         Py_CLEAR(state->special_types[i].describer);
     }
     clear_section(&state->classes, sizeof state->classes);
+    shoal__known_codes_clear(state);
     clear_section(&state->reader, sizeof state->reader);
     clear_section(&state->writer, sizeof state->writer);
     clear_section(&state->names, sizeof state->names);

@@ -96,6 +96,8 @@ struct shoal_state_names {
     PyObject *exec;
     PyObject *globals;
     PyObject *getattr; /* "__getattr__" */
+    PyObject *linecache;
+    PyObject *cache;
 };
 
 /* What streams name to make things again that travel by value: shoal._rebuild.<name>. */
@@ -126,7 +128,8 @@ struct shoal_state_writer {
     PyObject *slotnames;        /* copyreg._slotnames */
     PyObject *by_value_modules; /* set of module names registered to travel by value */
     PyObject *builtin_types;    /* dict: type -> (module, name), where it does not say so itself */
-    PyObject *code_by_bytes; /* dict: code as bytes -> code, so that loading it again is a lookup */
+    PyObject *own_source;  /* shoal._source.own_lines, or NULL until a function without a file is sent */
+    PyObject *keep_source; /* shoal._source.keep, likewise */
     PyObject *rebuild_module;               /* "shoal._rebuild" */
     PyObject *rebuilder_names[REBUILDER_COUNT]; /* str; their addresses are also the memo's keys for them */
     PyObject *single_dispatch_code; /* of each function that functools.singledispatch returns */
@@ -193,6 +196,15 @@ struct shoal_special_type {
 
 enum { SHOAL_SPECIAL_TYPES = 256 };
 
+/* A code object by the bytes as which it came (code_bytes.c). */
+struct shoal_known_code {
+    PyObject *bytes;
+    PyObject *code; /* NULL: none yet */
+    uint32_t seen;  /* checksum of the bytes that came here last */
+};
+
+enum { SHOAL_KNOWN_CODES = 1024 };
+
 /* The unpickler's own section. */
 struct shoal_state_reader {
     PyObject *unpickler_type;
@@ -207,6 +219,7 @@ struct shoal_pickle_state {
     struct shoal_state_classes classes;
     unsigned fork_epoch; /* how many forks lie between the first process and this one */
     struct shoal_code_opcodes opcodes;
+    struct shoal_known_code known_codes[SHOAL_KNOWN_CODES];
     struct shoal_plain_type plain_types[SHOAL_PLAIN_TYPES];
     struct shoal_special_type special_types[SHOAL_SPECIAL_TYPES];
     struct shoal_deep_stack *deep_stacks; /* of the dumps under way, the latest first */

@@ -84,12 +84,11 @@ static int make_objects(struct shoal_state_writer *writer)
     writer->object_reduce = PyObject_GetAttrString((PyObject *)&PyBaseObject_Type, "__reduce__");
     writer->by_value_modules = PySet_New(NULL);
     writer->builtin_types = PyDict_New();
-    writer->code_by_bytes = PyDict_New();
     writer->single_dispatch_code = find_single_dispatch_code();
     writer->rebuild_module = PyUnicode_InternFromString("shoal._rebuild");
     if (!writer->newobj_function || !writer->slotnames || !writer->object_reduce_ex || !writer->object_reduce ||
-        !writer->by_value_modules || !writer->builtin_types || !writer->code_by_bytes ||
-        !writer->single_dispatch_code || !writer->rebuild_module)
+        !writer->by_value_modules || !writer->builtin_types || !writer->single_dispatch_code ||
+        !writer->rebuild_module)
         return -1;
     for (int i = 0; i < REBUILDER_COUNT; i++)
         if (!(writer->rebuilder_names[i] = PyUnicode_InternFromString(rebuilder_names[i])))

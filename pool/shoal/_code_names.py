@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 _HEADER = 6
 _OWN_FILENAME = 1
 _QUALNAME_OWN, _QUALNAME_MASK = 0, 6
+_NAME_KNOWN, _KNOWN_NAMES = 2, 64
 _FREE = 0x80  # the kind of a local variable that comes from outside
 
 
@@ -31,6 +32,7 @@ class _Form:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.at = _HEADER
+        self.known: list[str] = []
 
     def byte(self) -> int:
         self.at += 1
@@ -58,11 +60,20 @@ class _Form:
     def text(self) -> str:
         return self.data_of(self.number() >> 1).decode("utf-8", "replace")
 
-    def texts(self) -> tuple[str, ...]:
+    def name(self) -> str:
+        head = self.number()
+        if head & _NAME_KNOWN:
+            return self.known[head >> 2]
+        name = self.data_of(head >> 2).decode("utf-8", "replace")
+        if len(self.known) < _KNOWN_NAMES:
+            self.known.append(name)
+        return name
+
+    def names(self) -> tuple[str, ...]:
         count = self.number()
         if count > len(self.data):
             raise IndexError
-        return tuple(self.text() for _ in range(count))
+        return tuple(self.name() for _ in range(count))
 
 
 def code_names(data: Any) -> CodeNames | None:
@@ -86,14 +97,14 @@ def _read(form: _Form) -> CodeNames:
     arguments, _, _, _, _, line = (form.signed() for _ in range(6))
     for _ in range(3 if new else 2):  # bytecode, line table, exception table
         form.data_of(form.number())
-    form.texts()
+    form.names()
     if new:
-        local = form.texts()
+        local = form.names()
         kinds = form.data_of(len(local))
         free = tuple(each for each, kind in zip(local, kinds, strict=True) if kind & _FREE)
     else:
         form.number()
-        local = form.texts()
-        form.texts()
-        free = form.texts()
+        local = form.names()
+        form.names()
+        free = form.names()
     return CodeNames(qualname, filename, line, free, local[:arguments])

@@ -4,8 +4,9 @@
 A pickle that carries a function or a class by value refers to these by ``shoal._rebuild.<name>``, so that plain
 ``pickle.loads`` can read it wherever Shoal can be imported. The names and their arguments are part of the format.
 
-Functions, code, cells and modules are made in C (``pool/pickle/rebuild.c``), classes there and in ``shoal._rebuild_class``, type
-parameters in ``shoal._rebuild_type_parameter``, other objects in ``shoal._rebuild_objects``.
+Functions, code, cells and modules are made in C (``pool/pickle/rebuild.c``), classes there and in
+``shoal._rebuild_class``, type parameters in ``shoal._rebuild_type_parameter``, other objects in
+``shoal._rebuild_objects``.
 """
 
 from __future__ import annotations
