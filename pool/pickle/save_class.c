@@ -117,21 +117,40 @@ static PyObject *registered_with(struct shoal_encoder *e, PyTypeObject *class)
 
 /* ---- writing it ---- */
 
-int shoal__save_sorted(struct shoal_encoder *e, PyObject *set)
+static int save_name(struct shoal_encoder *e, PyObject *name)
+{
+    return PyUnicode_CheckExact(name) ? shoal__save_constant(e, name) : shoal__save(e, name);
+}
+
+static bool is_all_int(PyObject *list)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++)
+        if (!PyLong_CheckExact(PyList_GET_ITEM(list, i)))
+            return false;
+    return true;
+}
+
+/* Whose order is that of the values, not of their hashes and of how the set has grown. */
+static PyObject *sorted_members(PyObject *set)
 {
     PyObject *list = sorted_text(set);
+    if (list || PyErr_Occurred() || !(list = PySequence_List(set)))
+        return list;
+    if (!is_all_int(list) || PyList_Sort(list) < 0)
+        Py_CLEAR(list);
+    return list;
+}
+
+int shoal__save_sorted(struct shoal_encoder *e, PyObject *set)
+{
+    PyObject *list = sorted_members(set);
     if (!list)
         return PyErr_Occurred() ? -1 : 0;
     int result = 1;
     for (Py_ssize_t i = 0; result == 1 && i < PyList_GET_SIZE(list); i++)
-        result = shoal__save_constant(e, PyList_GET_ITEM(list, i)) < 0 ? -1 : 1;
+        result = save_name(e, PyList_GET_ITEM(list, i)) < 0 ? -1 : 1;
     Py_DECREF(list);
     return result;
-}
-
-static int save_name(struct shoal_encoder *e, PyObject *name)
-{
-    return PyUnicode_CheckExact(name) ? shoal__save_constant(e, name) : shoal__save(e, name);
 }
 
 /* The cell of super() as __classcell__: the birth fills it, before any hook runs. */

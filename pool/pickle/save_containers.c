@@ -116,10 +116,10 @@ static Py_ssize_t save_numbers(struct shoal_encoder *e, PyObject *list, Py_ssize
     return n;
 }
 
-/* Within a class, for which one definition is to give one stream. 1: written; 0: by their hashes, then; -1. */
+/* Within what travels by value, for which one definition is to give one stream. 1: written; 0: by their hashes; -1. */
 static int save_in_order(struct shoal_encoder *e, PyObject *set)
 {
-    return e->births ? shoal__save_sorted(e, set) : 0;
+    return (e->births || e->by_value) && !e->hooks.persistent_id ? shoal__save_sorted(e, set) : 0;
 }
 
 /* Up to `most` items of the list. The number of items written, or -1. */

@@ -71,8 +71,11 @@ int shoal__save_module(struct shoal_encoder *e, PyObject *module)
         result = -1;
     else if (imported == module && !registered)
         result = shoal__save_rebuilt(e, REBUILD_IMPORT, PyTuple_Pack(1, name), module);
-    else
+    else {
+        e->by_value++;
         result = save_by_value(e, module, name);
+        e->by_value--;
+    }
     Py_DECREF(name);
     return result;
 }
