@@ -93,6 +93,8 @@ PyObject *shoal__code_read(struct shoal_pickle_state *state, PyObject *bytes, Py
     PyObject *code = shoal__code_read_object(&r, NULL);
     if (code && r.at != r.end && read_source(state, &r, code, bytes) < 0)
         Py_CLEAR(code);
+    for (size_t i = 0; i < r.known_count; i++)
+        Py_DECREF(r.known[i]);
     return code;
 }
 

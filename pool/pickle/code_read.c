@@ -87,7 +87,7 @@ static PyObject *read_name(struct code_reader *r)
         return NULL;
     PyUnicode_InternInPlace(&name); /* before anybody else would do it, and put another object into the place of this */
     if (r->known_count < SHOAL_KNOWN_NAMES)
-        r->known[r->known_count++] = name;
+        r->known[r->known_count++] = Py_NewRef(name);
     return name;
 }
 

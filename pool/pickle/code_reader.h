@@ -10,7 +10,7 @@ struct code_reader {
     const uint8_t *end;
     PyObject *odd;   /* tuple, or NULL */
     PyObject *error; /* UnpicklingError */
-    PyObject *known[SHOAL_KNOWN_NAMES]; /* borrowed from what is being made */
+    PyObject *known[SHOAL_KNOWN_NAMES]; /* owned: what they came with may be gone, an element that a set has twice */
     size_t known_count;
 };
 
