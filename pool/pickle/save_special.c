@@ -228,7 +228,10 @@ int shoal__save_special(struct shoal_encoder *e, PyObject *obj)
     if (find_out(e, type, &found) < 0)
         return -1;
     PyObject *replaced = entry->describer;
+    Py_XINCREF(found.describer); /* the entry's own */
     *entry = found;
     Py_XDECREF(replaced);
-    return save_with(e, obj, &found);
+    int result = save_with(e, obj, &found);
+    Py_XDECREF(found.describer);
+    return result;
 }

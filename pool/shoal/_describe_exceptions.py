@@ -15,7 +15,7 @@ anywhere. Only where a class has a ``__setattr__`` or ``__setstate__`` of its ow
 load need Shoal.
 
 An exception of which pickle loses nothing is left to pickle, byte for byte, and so is one whose class has a
-``__reduce__`` of its own, save for the links. Tracebacks stay behind: they hold the frames, and all that is in them. A
+``__reduce__`` of its own, save for links and notes. Tracebacks stay behind: they hold the frames, and all that is in them. A
 pool tells a worker's traceback as text, in the cause.
 """
 
@@ -101,7 +101,8 @@ class _Kind:
         """What ``__reduce__`` would say of it, if it knew of all."""
         extras = _links(error)
         if self.own_reduce:
-            return self._with(error.__reduce_ex__(protocol), extras)
+            notes = _get_dict(error).get("__notes__")  # others may add them, whatever the class tells of itself
+            return self._with(error.__reduce_ex__(protocol), {"__notes__": notes, **extras} if notes else extras)
         if self.own_init or self.own_new:
             return self._remade(error, extras)
         value: Any = error.__reduce_ex__(protocol)

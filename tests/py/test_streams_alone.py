@@ -37,6 +37,20 @@ ALONE = {
     "methods of importable classes": ("[collections.Counter('aab').most_common, pathlib.Path('x').exists]", "it[0](1)"),
     "members of importable enums": ("[re.IGNORECASE, socket.AF_INET]", "it[0] is re.IGNORECASE"),
     "exceptions": ("[ValueError('x', 1), OSError(2, 'no'), KeyError('k')]", "it[1].errno == 2"),
+    "exceptions with all that belongs to them": (
+        "(lambda e, c: (setattr(e, '__cause__', c), setattr(e, '__context__', c), setattr(e, '__notes__', [1]), e)[3])"
+        "(json.JSONDecodeError('no', 'doc', 1), NameError('n', name='n'))",
+        "it.__notes__ == [1] and it.pos == 1 and it.__cause__ is it.__context__ and it.__cause__.name == 'n'",
+    ),
+    "memory views": ("[memoryview(b'ab'), memoryview(bytes(4)).cast('H')]", "it[0] == b'ab' and it[1].format == 'H'"),
+    "weak references": (
+        "(lambda value: [value, weakref.ref(value), weakref.WeakValueDictionary(a=value)])(collections.Counter('a'))",
+        "it[1]() is it[0] and it[2]['a'] is it[0]",
+    ),
+    "what only the module types has a name for": (
+        "[types.FunctionType, types.CellType, types.MappingProxyType({'a': 1}), types.MethodType(len, [1])]",
+        "it[0] is types.FunctionType and it[2]['a'] == 1 and it[3]() == 1",
+    ),
     "what has iterators": (
         "[range(3), iter([1, 2]), slice(1, 2), map(str, [1]), reversed([1, 2])]",
         "list(it[1]) == [1, 2]",
@@ -61,7 +75,7 @@ NEED_SHOAL = {
 
 IMPORTS = """
 import argparse, collections, collections.abc, datetime, decimal, fractions, functools, json, logging, numpy, operator
-import os, pathlib, re, socket, sys, types, typing, uuid
+import os, pathlib, re, socket, sys, types, typing, uuid, weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 """
 
