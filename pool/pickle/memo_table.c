@@ -80,9 +80,9 @@ size_t shoal_memo_size(const struct shoal_memo *memo)
 
 static void enter(struct shoal_memo *memo, uintptr_t key, uint32_t index)
 {
-    size_t i = shoal_memo_hash(key);
+    size_t i = shoal_memo_hash(key), step = 0;
     while (memo->slots[i & memo->mask].generation == memo->generation)
-        i++;
+        i += ++step;
     memo->slots[i & memo->mask] = (struct shoal_memo_slot){key, memo->generation, index};
 }
 

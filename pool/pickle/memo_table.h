@@ -46,14 +46,16 @@ int shoal_memo_truncate(struct shoal_memo *memo, size_t count);
 
 static inline size_t shoal_memo_hash(uintptr_t key)
 {
-    /* Neighbours in memory stay neighbours in the table; blocks of 64 KiB are spread. */
+    /* Neighbours in memory stay neighbours in the table; blocks of 64 KiB are spread. Several may come to lie on top of
+     * each other: the way on from a taken slot takes longer and longer steps, which meet each slot once, and is out of
+     * such a place soon. */
     return (key >> 4) + (key >> 16) * 0x9E3779B1u + (key & SHOAL_MEMO_SHADOW) * 0x2545F491u;
 }
 
 /* The number of a key, or -1. */
 static inline int64_t shoal_memo_find(const struct shoal_memo *memo, uintptr_t key)
 {
-    for (size_t i = shoal_memo_hash(key);; i++) {
+    for (size_t i = shoal_memo_hash(key), step = 0;; i += ++step) {
         const struct shoal_memo_slot *slot = &memo->slots[i & memo->mask];
         if (slot->generation != memo->generation)
             return -1;
