@@ -31,9 +31,11 @@ Describer = Callable[[Any, int], "Reduced | str | None"]
 # ---- caches and wrappers ----
 
 
-def _lru_cache(wrapper: Any, protocol: int) -> Reduced | str:
+def _lru_cache(wrapper: Any, protocol: int) -> Reduced | str | None:
     """By name if it can be found there; else the function, with a cache of its own that is empty."""
-    if _ext._is_importable(wrapper):
+    if not hasattr(wrapper, "__wrapped__"):
+        return None  # not made by functools.lru_cache
+    if hasattr(wrapper, "__qualname__") and _ext._is_importable(wrapper):
         name: str = wrapper.__reduce__()
         return name
     parameters = wrapper.cache_parameters()

@@ -15,8 +15,8 @@ anywhere. Only where a class has a ``__setattr__`` or ``__setstate__`` of its ow
 load need Shoal.
 
 An exception of which pickle loses nothing is left to pickle, byte for byte, and so is one whose class has a
-``__reduce__`` of its own, save for links and notes. Tracebacks stay behind: they hold the frames, and all that is in them. A
-pool tells a worker's traceback as text, in the cause.
+``__reduce__`` of its own, save for links and notes. Tracebacks stay behind: they hold the frames, and all that is in
+them. A pool tells a worker's traceback as text, in the cause.
 """
 
 from __future__ import annotations

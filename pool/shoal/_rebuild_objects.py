@@ -143,7 +143,7 @@ def _place(obj: Any, module: str, qualname: str) -> int:
 
 def _new_type(name: str, supertype: Any, module: str, qualname: str, number: int) -> Any:
     living = _living.get((module, qualname, number))
-    if living is not None and living.__supertype__ is supertype and living.__name__ == name:
+    if living is not None and living.__supertype__ == supertype and living.__name__ == name:
         return living
     made: Any = typing.NewType(name, supertype)  # type: ignore[misc]
     made.__module__ = module

@@ -22,6 +22,10 @@ CASES = {
         assert it.__wrapped__.__globals__['it'] is it
         """,
     ),
+    "caches of what has no name": (
+        "import functools\nit = functools.lru_cache(functools.partial(int, base=2)), functools.cache(len)",
+        "assert it[0]('11') == 3 and it[1]('ab') == 2",
+    ),
     "cached methods": (
         """
         import functools

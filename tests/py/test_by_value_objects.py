@@ -160,8 +160,8 @@ def test_caches_and_dispatchers_that_can_be_imported_go_by_name():
 def test_a_new_type_comes_home_as_itself():
     import typing
 
-    first, second = typing.NewType("Key", int), typing.NewType("Key", int)
-    assert pickle.loads(shoal.dumps([first, second])) == [first, second]
+    made = [typing.NewType("Key", of) for of in (int, int, list[int], "str")]
+    assert pickle.loads(shoal.dumps(made)) == made
 
 
 @pytest.mark.parametrize("protocol", [3, 5])
