@@ -14,6 +14,7 @@ own code, and nothing grows with the size of what it names.
 from __future__ import annotations
 
 import functools
+import itertools
 import pickle
 import re
 import sys
@@ -337,7 +338,19 @@ def _in_words(steps: list[Step]) -> tuple[list[tuple[str, int]], list[Step]]:
     return [text for text in texts if text[0]], plain
 
 
+def _without_repeats(texts: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """A step that is taken over and over, down a linked list, is told once."""
+    told: list[tuple[str, int]] = []
+    for (text, _), same in itertools.groupby(texts):
+        steps = list(same)
+        if len(steps) > 2 and not text.startswith("["):
+            steps = [(f"{text} ({len(steps)} times)", len(steps))]
+        told += steps
+    return told
+
+
 def _joined(texts: list[tuple[str, int]]) -> str:
+    texts = _without_repeats(texts)
     if len(texts) > 2 * _SHOWN + 1:
         missing = sum(steps for _, steps in texts[_SHOWN:-_SHOWN])
         texts = [*texts[:_SHOWN], (f"... {missing} more ...", missing), *texts[-_SHOWN:]]

@@ -3,15 +3,12 @@
 
 import collections
 import contextlib
-import ctypes
 import enum
 import functools
 import gc
 import io
 import pickle
 import re
-import socket
-import sqlite3
 import sys
 import threading
 import types
@@ -20,7 +17,6 @@ import weakref
 import pytest
 
 import shoal
-from shoal._hints import BY_TYPE
 from shoal._paths import short
 
 LOCK = threading.Lock()
@@ -336,6 +332,13 @@ def test_a_long_path_is_cut_in_the_middle(depth, missing):
         assert told.endswith("[0][1]")
 
 
+def test_a_step_that_is_taken_over_and_over_is_told_once():
+    chain = Client(LOCK)
+    for _ in range(5):
+        chain = Client(chain)
+    assert path_of(caught([chain])) == "item [0] -> attribute '_lock' (6 times)"
+
+
 def test_the_message_stays_short():
     deep = threading.Lock()
     for _ in range(200):
@@ -420,66 +423,6 @@ def test_a_dump_inside_of_a_dump_is_one_path():
     error = caught([Nested()])
     assert path_of(error) == "item [0]: item ['inner']"
     assert str(error).count("\n") == 1
-
-
-# ---- hints ----
-
-
-class Connection:
-    """Of some library: refuses by itself."""
-
-    def __reduce__(self):
-        raise TypeError("cannot pickle 'Connection' object")
-
-
-HINTS = {
-    "lock": (lambda: threading.Lock(), "lock guards"),
-    "rlock": (lambda: threading.RLock(), "lock guards"),
-    "event": (lambda: threading.Event(), "lock guards"),
-    "thread": (lambda: threading.Thread(), "thread belongs"),
-    "local": (lambda: threading.local(), "values of one thread"),
-    "socket": (lambda: socket.socket(), "connection belongs"),
-    "file": (lambda: open("/dev/null", "wb"), "send its path"),
-    "text file": (lambda: open("/dev/null", "w"), "send its path"),
-    "generator": (lambda: (x for x in ()), "running generator"),
-    "frame": (lambda: sys._getframe(), "frame or traceback"),
-    "database": (lambda: sqlite3.connect(":memory:"), "database connection"),
-    "pointer": (lambda: ctypes.pointer(ctypes.c_int(1)), "pointer means nothing"),
-    "match": (lambda: re.match("a", "a"), "send its groups"),
-    "no entry": (Connection, "copyreg.pickle"),
-}
-
-
-@pytest.mark.parametrize("name", HINTS)
-def test_the_second_line_says_what_to_do(name):
-    make, words = HINTS[name]
-    thing = make()
-    try:
-        error = caught([thing], kind=Exception)
-    finally:
-        if hasattr(thing, "close"):
-            thing.close()
-    first, _, advice = str(error).partition("\n  ")
-    assert first.startswith("item [0]")
-    assert words in advice
-    assert "\n" not in advice
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: Client(LOCK), "leave '_lock' out in Client.__getstate__"),
-        (lambda: Client(threading.Event()), "leave '_lock' out in Client.__getstate__"),
-        (lambda: closure(LOCK), "make it inside of 'train', or in the pool's initializer"),
-        (lambda: Pair(1, LOCK), "in the task or in the pool's initializer"),
-    ],
-)
-def test_the_hint_names_the_place_where_it_can_be_left_out(make, words):
-    assert words in str(caught(make())).partition("\n")[2]
-
-
-def test_every_hint_is_one_line():
-    assert all(text and "\n" not in text for text in BY_TYPE.values())
 
 
 def test_short_is_short_and_never_fails():
