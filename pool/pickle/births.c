@@ -39,12 +39,23 @@ static void late_clear(struct shoal_late *late)
     Py_CLEAR(late->value);
 }
 
-void shoal__forget_late(struct shoal_encoder *e, Py_ssize_t count)
+static void forget_late(struct shoal_encoder *e, Py_ssize_t count)
 {
     while (e->late_count > count) {
         struct shoal_late last = e->late[--e->late_count];
         late_clear(&last);
     }
+}
+
+void shoal__classes_clear(struct shoal_encoder *e)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback); /* what is dropped may run code */
+    e->births = NULL;
+    e->in_class = 0;
+    Py_CLEAR(e->texts);
+    forget_late(e, 0);
+    PyErr_Restore(type, value, traceback);
 }
 
 int shoal__point_return(struct shoal_encoder *e, const struct shoal_point *point)
@@ -54,7 +65,7 @@ int shoal__point_return(struct shoal_encoder *e, const struct shoal_point *point
     PyErr_Clear();
     shoal__path_forget(e);
     e->sink->cursor = e->sink->start + point->used;
-    shoal__forget_late(e, point->late);
+    forget_late(e, point->late);
     return shoal_memo_truncate(&e->memo, point->memo) < 0 ? -1 : 1;
 }
 
@@ -68,6 +79,17 @@ int shoal__block(struct shoal_encoder *e, struct shoal_birth *birth)
 }
 
 /* ---- putting off ---- */
+
+bool shoal__is_put_off(const struct shoal_encoder *e, const struct shoal_birth *birth, enum shoal_late_kind kind,
+                       PyObject *owner, PyObject *key)
+{
+    for (Py_ssize_t i = e->late_count; i-- > 0;) {
+        const struct shoal_late *late = &e->late[i];
+        if (late->birth == birth && late->kind == kind && late->owner == owner && late->key == key)
+            return true;
+    }
+    return false;
+}
 
 int shoal__put_off(struct shoal_encoder *e, const struct shoal_birth *birth, enum shoal_late_kind kind, PyObject *owner,
                    PyObject *key, PyObject *value)
@@ -97,13 +119,6 @@ static int save_content(struct shoal_encoder *e, PyObject *owner, PyObject *cont
     return shoal__op(e, OP_POP);
 }
 
-static int save_state(struct shoal_encoder *e, PyObject *owner, PyObject *state)
-{
-    if (shoal__save(e, owner) < 0 || shoal__save(e, state) < 0 || shoal__op(e, OP_BUILD) < 0)
-        return -1;
-    return shoal__op(e, OP_POP);
-}
-
 static int save_one(struct shoal_encoder *e, const struct shoal_late *late)
 {
     switch (late->kind) {
@@ -119,8 +134,6 @@ static int save_one(struct shoal_encoder *e, const struct shoal_late *late)
         return shoal__save_late_registered(e, late->owner, late->value);
     case LATE_CONTENT:
         return save_content(e, late->owner, late->value);
-    case LATE_STATE:
-        return save_state(e, late->owner, late->value);
     default:
         return 0;
     }
@@ -147,7 +160,7 @@ static void tell_late(struct shoal_encoder *e, const struct shoal_late *late)
         shoal__path_step(e, "global", NULL, late->key);
     else if (late->kind == LATE_CELL)
         shoal__path_add(e, "a closure variable");
-    else if (late->kind == LATE_STATE)
+    else if (late->kind == LATE_CONTENT && PyType_HasFeature(Py_TYPE(late->owner), Py_TPFLAGS_HEAPTYPE))
         shoal__path_step(e, "state", late->owner, NULL);
 }
 
@@ -277,11 +290,21 @@ static int open_dict(struct shoal_encoder *e, PyObject *dict)
     return result < 0 ? -1 : 1;
 }
 
+static int begin_set(struct shoal_encoder *e, PyObject *set)
+{
+    if (e->protocol >= 4)
+        return shoal__op(e, OP_EMPTY_SET) < 0 ? -1 : shoal__put(e, set);
+    PyObject *value = Py_BuildValue("(O())", (PyObject *)&PySet_Type);
+    int result = value ? shoal__save_reduced(e, value, set) : -1;
+    Py_XDECREF(value);
+    return result;
+}
+
 static int open_set(struct shoal_encoder *e, PyObject *set)
 {
     PyObject *copy = PySequence_List(set);
-    int result = copy && e->protocol >= 4 && shoal__op(e, OP_EMPTY_SET) == 0 && shoal__put(e, set) == 0 ? 0 : -1;
-    for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(copy); i++) {
+    int result = copy ? begin_set(e, set) : -1;
+    for (Py_ssize_t i = 0; result == 0 && e->protocol >= 4 && i < PyList_GET_SIZE(copy); i++) {
         struct shoal_point point;
         shoal__point_take(e, &point);
         if ((result = shoal__op(e, OP_MARK)) < 0)
@@ -297,30 +320,24 @@ static int open_set(struct shoal_encoder *e, PyObject *set)
     return result < 0 ? -1 : 1;
 }
 
-/* The attributes of an instance, for the dict of its state that goes before the birth. */
+/* The attributes of an instance, for the dict of its state that goes before the birth; all of them follow. */
 static int open_state(struct shoal_encoder *e, PyObject *obj, PyObject *state)
 {
     PyObject *copy = PyDict_Copy(state), *key, *value;
     Py_ssize_t position = 0;
     bool any = false;
     int result = copy ? shoal__empty_dict(e) : -1;
-    while (result == 0 && PyDict_Next(copy, &position, &key, &value)) {
-        int written = shoal__save_item(e, &any, key, value, LATE_NOTHING, NULL);
-        if (written < 0)
+    while (result == 0 && PyDict_Next(copy, &position, &key, &value)) { /* our own dict: nobody changes it */
+        result = shoal__save_item(e, &any, key, value, LATE_NOTHING, NULL) < 0 ? -1 : 0;
+        if (result < 0)
             shoal__path_step(e, "value", NULL, key);
-        result = written < 0 ? -1 : 0;
-        if (written != 0)
-            continue;
-        PyObject *one = PyDict_New();
-        result = one ? PyDict_SetItem(one, key, value) : -1;
-        if (result == 0)
-            result = shoal__put_off(e, e->blocked, LATE_STATE, obj, NULL, one);
-        Py_XDECREF(one);
     }
+    if (result == 0 && shoal__end_items(e, any) == 0 && shoal__op(e, OP_BUILD) == 0)
+        result = shoal__put_off(e, e->blocked, LATE_CONTENT, obj, NULL, copy);
+    else
+        result = -1;
     Py_XDECREF(copy);
-    if (result < 0 || shoal__end_items(e, any) < 0)
-        return -1;
-    return shoal__op(e, OP_BUILD);
+    return result;
 }
 
 /* An instance whose state is a dict and goes into its own. 1, 0, -1. */

@@ -19,8 +19,7 @@ enum shoal_late_kind {
     LATE_FUNCTION,   /* owner: the function, whose attributes they are */
     LATE_ATTRIBUTE,  /* owner: the class */
     LATE_REGISTERED, /* owner: the ABC; value: list of classes */
-    LATE_CONTENT,    /* owner: a list, dict or set; value: a copy */
-    LATE_STATE,      /* owner: an instance; value: its state */
+    LATE_CONTENT,    /* owner: a list, dict, set or instance; value: a copy of what is in it or of its __dict__ */
 };
 
 struct shoal_late {
@@ -28,6 +27,9 @@ struct shoal_late {
     enum shoal_late_kind kind;
     PyObject *owner, *key, *value; /* strong; key and value may be NULL */
 };
+
+/* Instead of a birth: the end of the outermost class, with all that waits for it. */
+#define SHOAL_LATE_END NULL
 
 /* Where a stream stands, to go back to. */
 struct shoal_point {
@@ -49,6 +51,8 @@ void shoal__point_take(const struct shoal_encoder *e, struct shoal_point *ret_po
 int shoal__point_return(struct shoal_encoder *e, const struct shoal_point *point);
 int shoal__put_off(struct shoal_encoder *e, const struct shoal_birth *birth, enum shoal_late_kind kind, PyObject *owner,
                    PyObject *key, PyObject *value);
+bool shoal__is_put_off(const struct shoal_encoder *e, const struct shoal_birth *birth, enum shoal_late_kind kind,
+                       PyObject *owner, PyObject *key);
 /* `key: value` of the dict on top; *any: there was one before. 1: written; 0: put off; -1. */
 int shoal__save_item(struct shoal_encoder *e, bool *any, PyObject *key, PyObject *value, enum shoal_late_kind kind,
                      PyObject *owner);

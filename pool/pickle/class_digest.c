@@ -92,12 +92,18 @@ static bool make_room(struct walk *w)
 
 static uint64_t walk(struct walk *w, PyObject *obj);
 
-static uint64_t walk_array(struct walk *w, uint64_t h, PyObject *const *items, Py_ssize_t n)
+static uint64_t walk_tuple(struct walk *w, uint64_t h, PyObject *tuple)
 {
-    h = mixed(h, (uint64_t)n);
-    for (Py_ssize_t i = 0; i < n; i++)
-        h = mixed(h, walk(w, items[i]));
-    return finished(h);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++)
+        h = mixed(h, walk(w, PyTuple_GET_ITEM(tuple, i)));
+    return finished(mixed(h, (uint64_t)PyTuple_GET_SIZE(tuple)));
+}
+
+static uint64_t walk_list(struct walk *w, uint64_t h, PyObject *list)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++)
+        h = mixed(h, walk(w, PyList_GET_ITEM(list, i)));
+    return finished(mixed(h, (uint64_t)PyList_GET_SIZE(list)));
 }
 
 static uint64_t walk_dict(struct walk *w, uint64_t h, PyObject *dict)
@@ -269,9 +275,9 @@ static uint64_t walk_instance(struct walk *w, PyObject *obj)
     PyTypeObject *type = Py_TYPE(obj);
     uint64_t h = mixed(TAG_INSTANCE, digest_of_place(type));
     if (PyType_HasFeature(type, Py_TPFLAGS_LIST_SUBCLASS))
-        h = walk_array(w, h, ((PyListObject *)obj)->ob_item, Py_SIZE(obj));
+        h = walk_list(w, h, obj);
     else if (PyType_HasFeature(type, Py_TPFLAGS_TUPLE_SUBCLASS))
-        h = walk_array(w, h, ((PyTupleObject *)obj)->ob_item, Py_SIZE(obj));
+        h = walk_tuple(w, h, obj);
     else if (PyType_HasFeature(type, Py_TPFLAGS_DICT_SUBCLASS))
         h = walk_dict(w, h, obj);
     else if (PyAnySet_Check(obj))
@@ -338,9 +344,9 @@ static uint64_t walk_built_in(struct walk *w, PyObject *obj, PyTypeObject *type)
     if (type == &PyFunction_Type)
         return walk_function(w, (PyFunctionObject *)obj);
     if (type == &PyTuple_Type)
-        return walk_array(w, TAG_TUPLE, ((PyTupleObject *)obj)->ob_item, Py_SIZE(obj));
+        return walk_tuple(w, TAG_TUPLE, obj);
     if (type == &PyList_Type)
-        return walk_array(w, TAG_LIST, ((PyListObject *)obj)->ob_item, Py_SIZE(obj));
+        return walk_list(w, TAG_LIST, obj);
     if (type == &PyDict_Type)
         return walk_dict(w, TAG_DICT, obj);
     if (PyAnySet_CheckExact(obj))
@@ -378,7 +384,9 @@ static uint64_t walk(struct walk *w, PyObject *obj)
         w->seen_count++;
     }
     w->depth++;
+    Py_INCREF(obj); /* up to 3.11 making a dict may start a collection, whose finalizers run code */
     h = walk_built_in(w, obj, type);
+    Py_DECREF(obj);
     w->depth--;
     if (keep)
         seen_slot(w, obj)->digest = h;

@@ -410,10 +410,12 @@ int shoal__class_records_init(struct shoal_pickle_state *state, PyObject *module
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
         if (!(*tables[i] = PyDict_New()))
             return -1;
-    if (intern(&c->func, "__func__") < 0 || intern(&c->fget, "fget") < 0 || intern(&c->fset, "fset") < 0 ||
+    if (intern(&c->init_subclass, "__init_subclass__") < 0 || intern(&c->set_name, "__set_name__") < 0 ||
+        intern(&c->func, "__func__") < 0 || intern(&c->fget, "fget") < 0 || intern(&c->fset, "fset") < 0 ||
         intern(&c->fdel, "fdel") < 0 || intern(&c->static_attributes, "__static_attributes__") < 0 ||
         intern(&c->classcell, "__classcell__") < 0 || intern(&c->abstract_methods, "__abstractmethods__") < 0)
         return -1;
+    c->no_init_subclass = Py_XNewRef(_PyType_Lookup(&PyBaseObject_Type, c->init_subclass));
     c->record_type = PyType_FromModuleAndSpec(module, &shoal__class_record_spec, NULL);
     if (!c->record_type || shoal_pickle__add_functions(module, functions) < 0)
         return -1;

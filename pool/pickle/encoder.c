@@ -14,7 +14,7 @@ int shoal_encoder_init(struct shoal_encoder *encoder, struct shoal_pickle_state 
 void shoal_encoder_done(struct shoal_encoder *encoder)
 {
     shoal_memo_done(&encoder->memo);
-    shoal__forget_late(encoder, 0);
+    shoal__classes_clear(encoder);
     PyMem_Free(encoder->late);
     encoder->late = NULL;
     shoal__path_forget(encoder);
@@ -77,6 +77,7 @@ static int run(struct shoal_encoder *encoder, PyObject *obj)
     encoder->path_length = 0;
     encoder->fast_depth = 0;
     encoder->births = NULL;
+    encoder->in_class = 0;
     encoder->maker = NULL;
     if (encoder->protocol >= 2) {
         const uint8_t header[] = {OP_PROTO, (uint8_t)encoder->protocol};
@@ -91,7 +92,6 @@ static int run(struct shoal_encoder *encoder, PyObject *obj)
     }
     if (shoal__save(encoder, obj) < 0) {
         shoal__path_tell(encoder);
-        encoder->births = NULL;
         return -1;
     }
     if (shoal__op(encoder, OP_STOP) < 0 || shoal__frame_close(encoder) < 0)
@@ -104,13 +104,9 @@ int shoal__encoder_run(struct shoal_encoder *encoder, PyObject *obj)
     shoal__deep_enter(&encoder->stack, encoder->state);
     int result = run(encoder, obj);
     shoal__deep_leave(&encoder->stack, encoder->state);
-    if (encoder->late_count > 0) {
-        /* It failed under way: what waits for a class must not be taken for what the next dump has put off. */
-        PyObject *type, *value, *traceback;
-        PyErr_Fetch(&type, &value, &traceback); /* what is dropped may run code */
-        shoal__forget_late(encoder, 0);
-        PyErr_Restore(type, value, traceback);
-    }
+    /* After a failure, what waits for a class must not be taken for what the next dump has put off. */
+    if (result < 0 || encoder->texts)
+        shoal__classes_clear(encoder);
     return result;
 }
 

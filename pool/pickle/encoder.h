@@ -56,6 +56,8 @@ struct shoal_encoder {
     PyObject *first_code; /* bytes of the first code object of the stream, or NULL */
     PyObject *codes;      /* dict: bytes -> the same bytes, for all of them; NULL while there is one only */
 
+    unsigned in_class;           /* how many classes by value are under way, with what waits for them */
+    PyObject *texts;             /* dict: the strings in them -> the first that was equal */
     struct shoal_birth *births;  /* classes under way, innermost first (births.c) */
     struct shoal_birth *blocked; /* the one that stood in the way of the last save that failed */
     struct shoal_late *late;     /* what waits for births */
@@ -144,7 +146,7 @@ static inline int64_t shoal__find(const struct shoal_encoder *e, PyObject *obj)
     return shoal_memo_find(&e->memo, (uintptr_t)obj);
 }
 
-void shoal__forget_late(struct shoal_encoder *e, Py_ssize_t count); /* what was put off, down to `count` (births.c) */
+void shoal__classes_clear(struct shoal_encoder *e); /* what is kept for classes under way (births.c) */
 
 /* ---- saving objects ---- */
 

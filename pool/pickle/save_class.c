@@ -89,6 +89,8 @@ static PyObject *attributes_of(struct shoal_encoder *e, PyTypeObject *class)
     while (result == 0 && PyDict_Next(dict, &position, &key, &value)) {
         if (shoal__class_makes(names, class, key, value))
             continue;
+        if (value == Py_None && is_text(key, names->doc))
+            continue; /* a class without one gets None */
         PyObject *written = written_value(e, key, value);
         result = written ? PyDict_SetItem(attributes, key, written) : -1;
         Py_XDECREF(written);
@@ -251,6 +253,7 @@ static int save_ordinary(struct shoal_encoder *e, struct shoal_birth *birth, con
 static int save_enum(struct shoal_encoder *e, struct shoal_birth *birth, const struct shoal_class_record *record)
 {
     PyObject *describe = shoal__rebuild_helper(&e->state->classes.describe_enum, "_describe_enum");
+    birth->cell = birth->class; /* no cell at all: EnumMeta has no place for one, so that cells are filled afterwards */
     PyObject *attributes = describe ? attributes_of(e, (PyTypeObject *)birth->class) : NULL;
     PyObject *both = attributes ? PyObject_CallFunctionObjArgs(describe, birth->class, attributes, record->mark,
                                                                record->keywords ? record->keywords : Py_None, NULL)
@@ -284,6 +287,59 @@ static int is_enum(PyObject *class)
     return result;
 }
 
+/* May a hook have run at its definition whose doings travel with it, too? */
+static int may_have_hooks(struct shoal_encoder *e, PyTypeObject *class)
+{
+    if (!Py_IS_TYPE(class, &PyType_Type) ||
+        _PyType_Lookup(class, e->state->classes.init_subclass) != e->state->classes.no_init_subclass)
+        return 1;
+    PyObject *dict = shoal__class_dict(class), *key, *value;
+    Py_ssize_t position = 0;
+    int result = 0;
+    while (!result && PyDict_Next(dict, &position, &key, &value)) {
+        PyTypeObject *kind = Py_TYPE(value);
+        result = PyType_HasFeature(kind, Py_TPFLAGS_HEAPTYPE) && _PyType_Lookup(kind, e->state->classes.set_name);
+    }
+    Py_DECREF(dict);
+    return result;
+}
+
+/* One thing that hooks may have written to: (kind, owner, key, value). */
+static int put_off_effect(struct shoal_encoder *e, PyObject *effect)
+{
+    int kind;
+    PyObject *owner, *key, *value;
+    if (!PyArg_ParseTuple(effect, "iOOO", &kind, &owner, &key, &value))
+        return -1;
+    if (kind < LATE_GLOBAL || kind > LATE_CONTENT || (kind == LATE_GLOBAL && !PyDict_CheckExact(owner)) ||
+        (kind == LATE_CELL && !PyCell_Check(owner)) || (kind == LATE_ATTRIBUTE && !PyType_Check(owner))) {
+        PyErr_SetString(PyExc_TypeError, "_list_effects must return tuples (kind, owner, key, value)");
+        return -1;
+    }
+    uintptr_t shadow = kind == LATE_GLOBAL ? SHOAL_MEMO_SHADOW : 0;
+    if (shoal_memo_find(&e->memo, (uintptr_t)owner | shadow) < 0 ||
+        shoal__is_put_off(e, SHOAL_LATE_END, (enum shoal_late_kind)kind, owner, key))
+        return 0;
+    return shoal__put_off(e, SHOAL_LATE_END, (enum shoal_late_kind)kind, owner, key, value);
+}
+
+/*
+ * Hooks that travel by value run again in the reader, on a state that has their doings in it already: a registry of
+ * names would have the class twice. So what they may have written to is set to what it is here, at the end.
+ */
+static int put_off_effects(struct shoal_encoder *e, PyTypeObject *class)
+{
+    if (!may_have_hooks(e, class))
+        return 0;
+    PyObject *list = shoal__rebuild_helper(&e->state->classes.list_effects, "_list_effects");
+    PyObject *effects = list ? PyObject_CallOneArg(list, (PyObject *)class) : NULL;
+    int result = effects && PyList_CheckExact(effects) ? 0 : -1;
+    for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(effects); i++)
+        result = put_off_effect(e, PyList_GET_ITEM(effects, i));
+    Py_XDECREF(effects);
+    return result;
+}
+
 static int save_born(struct shoal_encoder *e, struct shoal_birth *birth, const struct shoal_class_record *record)
 {
     PyObject *registered = registered_with(e, (PyTypeObject *)birth->class);
@@ -292,7 +348,9 @@ static int save_born(struct shoal_encoder *e, struct shoal_birth *birth, const s
     if (result == 0 && PyList_CheckExact(registered) && PyList_GET_SIZE(registered) > 0)
         result = shoal__put_off(e, birth, LATE_REGISTERED, birth->class, NULL, registered);
     Py_XDECREF(registered);
-    return result < 0 || shoal__op(e, OP_REDUCE) < 0 ? -1 : 0;
+    if (result < 0 || put_off_effects(e, (PyTypeObject *)birth->class) < 0)
+        return -1;
+    return shoal__op(e, OP_REDUCE);
 }
 
 static int save_by_value(struct shoal_encoder *e, PyObject *class)
@@ -301,6 +359,7 @@ static int save_by_value(struct shoal_encoder *e, PyObject *class)
     if (!record)
         return -1;
     Py_INCREF(record);
+    e->in_class++;
     struct shoal_birth birth = {.class = class, .outer = e->births};
     bool fast = e->fast;
     e->fast = false; /* a class refers to itself: into the memo, fast mode or not */
@@ -314,6 +373,9 @@ static int save_by_value(struct shoal_encoder *e, PyObject *class)
         result = shoal__put_key(e, (uintptr_t)class);
     if (result == 0)
         result = shoal__save_late(e, &birth);
+    if (e->in_class == 1 && result == 0)
+        result = shoal__save_late(e, SHOAL_LATE_END);
+    e->in_class--;
     e->fast = fast;
     return result;
 }

@@ -127,8 +127,27 @@ int shoal__save_constant(struct shoal_encoder *e, PyObject *str)
     return e->binary ? save_utf8(e, str) : save_line(e, str);
 }
 
+/*
+ * Within a class by value, whose stream must not depend on which strings are interned or shared, equal strings are one.
+ * It lives as long as the stream.
+ */
+static int save_equal_str(struct shoal_encoder *e, PyObject *obj)
+{
+    if (!e->texts && !(e->texts = PyDict_New()))
+        return -1;
+    PyObject *first = PyDict_SetDefault(e->texts, obj, obj); /* borrowed */
+    if (!first)
+        return -1;
+    int64_t index = shoal__find(e, first);
+    if (index >= 0)
+        return shoal__get_index(e, index);
+    return shoal__save_constant(e, first) < 0 ? -1 : shoal__put(e, first);
+}
+
 int shoal__save_held_str(struct shoal_encoder *e, PyObject *obj, Py_ssize_t holders)
 {
+    if (e->in_class)
+        return save_equal_str(e, obj);
     /* The memo holds references: what has only its holders' cannot be in it. */
     bool lone = Py_REFCNT(obj) <= holders;
     if (!lone) {

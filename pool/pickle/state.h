@@ -149,13 +149,17 @@ struct shoal_state_classes {
     PyObject *defined_with; /* dict: address of a class -> (weakref, keyword arguments of its definition) */
     PyObject *forget;       /* callback of our weakrefs */
     PyObject *build_class;  /* the __build_class__ that was there before ours */
+    PyObject *no_init_subclass; /* object.__init_subclass__, as found in its dict */
+    PyObject *list_effects;
     PyObject *list_registered; /* functions of shoal._rebuild, from their first use on */
     PyObject *describe_enum;
     PyObject *make_class;
     PyObject *make_enum;
     PyObject *change_class;
     PyObject *fill_class;
-    PyObject *func; /* "__func__" */
+    PyObject *init_subclass; /* "__init_subclass__" */
+    PyObject *set_name;
+    PyObject *func;
     PyObject *fget;
     PyObject *fset;
     PyObject *fdel;

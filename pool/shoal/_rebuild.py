@@ -14,6 +14,7 @@ from __future__ import annotations
 from shoal._ext import _cell, _class, _code, _enum, _fill_cell, _fill_class, _function, _import, _module
 from shoal._rebuild_class import content as _content
 from shoal._rebuild_class import describe_enum as _describe_enum
+from shoal._rebuild_class import list_effects as _list_effects
 from shoal._rebuild_class import list_registered as _list_registered
 from shoal._rebuild_objects import (
     _cached_property,
@@ -54,6 +55,7 @@ __all__ = [
     "_forward_reference",
     "_function",
     "_import",
+    "_list_effects",
     "_list_registered",
     "_lru_cache",
     "_memory_file",

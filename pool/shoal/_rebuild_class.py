@@ -12,8 +12,12 @@ Which class is which is known in C; nothing here keeps anything.
 from __future__ import annotations
 
 import abc
+import types
 import warnings
+from collections.abc import Iterator
 from typing import Any
+
+from shoal._ext import _is_importable
 
 _MISSING = object()
 # Not attributes of the class that is made.
@@ -52,6 +56,13 @@ def _set_names(cls: type, name: str, qualname: str) -> None:
 class _NoHooks:
     """A base for a moment: keeps ``__init_subclass__`` of the others from being called."""
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        pass
+
+
+class _NoHooksNorDict:
+    """Likewise, for bases whose instances have no ``__dict__``."""
+
     __slots__ = ()
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -78,9 +89,14 @@ def _make_without_hooks(metaclass: Any, name: str, bases: tuple[type, ...], name
     if bases == (object,):
         made: type = type.__new__(metaclass, name, bases, namespace)
         return made
-    made = type.__new__(metaclass, name, (_NoHooks, *bases), namespace)
-    made.__bases__ = bases
-    return made
+    for shim in (_NoHooks, _NoHooksNorDict):
+        try:
+            made = type.__new__(metaclass, name, (shim, *bases), dict(namespace))
+            made.__bases__ = bases
+            return made
+        except TypeError:  # instances of that base are laid out differently
+            pass
+    raise TypeError(f"class {name!r} cannot be made without running hooks")
 
 
 def _call(
@@ -115,7 +131,7 @@ def make(
         except Exception as error:
             # The hooks were written for the definition, not for what came of it; or a keyword argument is not known.
             try:
-                made = _make_without_hooks(metaclass, name, bases, dict(body))
+                made = _make_without_hooks(metaclass, name, bases, body)
             except Exception:
                 raise error from None
             warnings.warn(
@@ -177,24 +193,22 @@ def fill(cls: type, attributes: dict[str, Any], registered: list[type] | None, m
 
 
 def content(target: Any, parts: Any) -> None:
-    """A list, dict or set that leads to a class, as it was at the source, whatever hooks have done to it meanwhile."""
+    """What leads to a class, as it was at the source, whatever hooks have done to it meanwhile.
+
+    A list, dict or set, or an instance, whose attributes are meant.
+    """
     kind = type(target)
     if kind is list:
         target[:] = parts
-    elif kind is dict or kind is set:
-        if target != parts or kind is set:
-            target.clear()
-            target.update(parts)
-        else:
-            _reorder(target, parts)
-    else:
-        raise TypeError(f"a list, dict or set is wanted, not {kind.__name__}")
-
-
-def _reorder(target: dict[Any, Any], parts: dict[Any, Any]) -> None:
-    if list(target) != list(parts):
+    elif kind is set:
         target.clear()
         target.update(parts)
+    else:
+        items = target if kind is dict else getattr(target, "__dict__", None)
+        if type(items) is not dict or type(parts) is not dict:
+            raise TypeError(f"cannot set what is in an object of type {kind.__name__!r}")
+        items.clear()
+        items.update(parts)
 
 
 def list_registered(cls: Any) -> list[type] | None:
@@ -205,6 +219,85 @@ def list_registered(cls: Any) -> list[type] | None:
         return None
     classes = [other for other in (reference() for reference in references) if other is not None]
     return sorted(classes, key=lambda other: (other.__module__, other.__qualname__))
+
+
+# ---- what hooks have written to ----
+
+# enum shoal_late_kind (births.h)
+_GLOBAL, _CELL, _ATTRIBUTE, _CONTENT = 1, 2, 4, 6
+_HOOKS = frozenset({"__new__", "__init__", "__call__", "__prepare__", "__init_subclass__", "__set_name__"})
+_ATOMS = (int, float, str, bytes, bool, tuple, frozenset, type(None))
+
+Effect = tuple[int, Any, Any, Any]
+
+
+def _effect_on(value: Any) -> Effect | None:
+    """How to set a mutable object to what it is now."""
+    kind = type(value)
+    if kind is list:
+        return _CONTENT, value, None, list(value)
+    if kind is dict:
+        return _CONTENT, value, None, dict(value)
+    if kind is set:
+        return _CONTENT, value, None, list(value)
+    if kind.__flags__ & 1 << 9 and type(getattr(value, "__dict__", None)) is dict and not hasattr(kind, "__setstate__"):
+        return _CONTENT, value, None, dict(value.__dict__)  # 1 << 9: a class made in Python
+    return None
+
+
+def _effects_of_function(function: types.FunctionType) -> Iterator[Effect]:
+    code = function.__code__
+    for name in code.co_names:
+        value = function.__globals__.get(name)
+        if type(value) in _ATOMS and name in function.__globals__:
+            yield _GLOBAL, function.__globals__, name, value
+        elif not isinstance(value, (type, types.FunctionType, types.ModuleType)):
+            effect = _effect_on(value)
+            if effect is not None:
+                yield effect
+    for cell in function.__closure__ or ():
+        try:
+            value = cell.cell_contents
+        except ValueError:
+            continue
+        if type(value) in _ATOMS:
+            yield _CELL, cell, None, None
+        elif not isinstance(value, (type, types.FunctionType, types.ModuleType)):
+            effect = _effect_on(value)
+            if effect is not None:
+                yield effect
+
+
+def _effects_of_owner(owner: type) -> Iterator[Effect]:
+    for name, value in owner.__dict__.items():
+        function = getattr(value, "__func__", value)
+        if type(function) is types.FunctionType:
+            if name in _HOOKS:
+                yield from _effects_of_function(function)
+        elif type(value) in _ATOMS:
+            if not (name.startswith("__") and name.endswith("__")):
+                yield _ATTRIBUTE, owner, name, value
+        elif not isinstance(value, type):
+            effect = _effect_on(value)
+            if effect is not None:
+                yield effect
+
+
+def list_effects(cls: Any) -> list[Effect]:
+    """What the hooks of a class that travel by value may have written to, with what it is now."""
+    owners: list[type] = list(type(cls).__mro__) + list(cls.__mro__[1:])
+    effects: list[Effect] = []
+    for value in cls.__dict__.values():
+        kind = type(value)
+        if kind.__flags__ & 1 << 9 and hasattr(kind, "__set_name__") and not _is_importable(kind):
+            owners += [base for base in kind.__mro__ if "__set_name__" in base.__dict__]
+            effect = _effect_on(value)
+            if effect is not None:
+                effects.append(effect)
+    for owner in owners:
+        if owner.__flags__ & 1 << 9 and not _is_importable(owner):
+            effects += _effects_of_owner(owner)
+    return effects
 
 
 # ---- enums: they are born with their members ----
