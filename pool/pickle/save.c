@@ -109,6 +109,50 @@ static int save_other(struct shoal_encoder *e, PyObject *obj, PyTypeObject *type
     return shoal__save_by_reduce(e, obj);
 }
 
+/* ---- cycles in fast mode: without a memo they would have no end ---- */
+
+enum { FAST_DEPTH_MAX = 50 };
+
+static int fast_enter(struct shoal_encoder *e, PyObject *obj)
+{
+    if (++e->fast_depth < FAST_DEPTH_MAX)
+        return 0;
+    if (!e->fast_seen && !(e->fast_seen = PyDict_New()))
+        return -1;
+    PyObject *id = PyLong_FromVoidPtr(obj);
+    if (!id)
+        return -1;
+    int seen = PyDict_Contains(e->fast_seen, id);
+    if (seen > 0)
+        PyErr_Format(PyExc_ValueError, "fast mode: can't pickle cyclic objects including object type %.200s at %p",
+                     Py_TYPE(obj)->tp_name, (void *)obj);
+    int result = seen == 0 ? PyDict_SetItem(e->fast_seen, id, Py_None) : -1;
+    Py_DECREF(id);
+    return result;
+}
+
+static int fast_leave(struct shoal_encoder *e, PyObject *obj, int result)
+{
+    if (e->fast_depth-- < FAST_DEPTH_MAX || !e->fast_seen)
+        return result;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *id = PyLong_FromVoidPtr(obj);
+    if (!id || PyDict_DelItem(e->fast_seen, id) < 0)
+        PyErr_Clear();
+    Py_XDECREF(id);
+    PyErr_Restore(type, value, traceback);
+    return result;
+}
+
+/* ---- */
+
+static int save_with_parts(struct shoal_encoder *e, PyObject *obj, PyTypeObject *type)
+{
+    int result = save_builtin(e, obj, type);
+    return result != 0 ? result : save_other(e, obj, type);
+}
+
 struct deeper {
     struct shoal_encoder *e;
     PyObject *obj;
@@ -144,9 +188,13 @@ int shoal__save_without_id(struct shoal_encoder *e, PyObject *obj)
 
     if (shoal__deep_is_reached(&e->stack))
         return shoal__deep_call(&e->stack, e->state, save_deeper, &(struct deeper){e, obj});
-    int result = save_builtin(e, obj, type);
-    if (result == 0)
-        result = save_other(e, obj, type);
+    int result;
+    if (e->fast) {
+        result = fast_enter(e, obj) < 0 ? -1 : save_with_parts(e, obj, type);
+        result = fast_leave(e, obj, result);
+    } else {
+        result = save_with_parts(e, obj, type);
+    }
     if (result < 0) {
         shoal__path_culprit(e, obj);
         return -1;

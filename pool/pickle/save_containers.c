@@ -11,42 +11,6 @@
 /* Exported by every CPython that we build for; the headers of some keep it to themselves. */
 PyAPI_FUNC(int) _PySet_NextEntry(PyObject *set, Py_ssize_t *position, PyObject **key, Py_hash_t *hash);
 
-/* ---- cycles in fast mode: without a memo they would have no end ---- */
-
-enum { FAST_DEPTH_MAX = 50 };
-
-static int fast_enter(struct shoal_encoder *e, PyObject *obj)
-{
-    if (!e->fast || ++e->fast_depth < FAST_DEPTH_MAX)
-        return 0;
-    if (!e->fast_seen && !(e->fast_seen = PyDict_New()))
-        return -1;
-    PyObject *id = PyLong_FromVoidPtr(obj);
-    if (!id)
-        return -1;
-    int seen = PyDict_Contains(e->fast_seen, id);
-    if (seen > 0)
-        PyErr_Format(PyExc_ValueError, "fast mode: can't pickle cyclic objects including object type %.200s at %p",
-                     Py_TYPE(obj)->tp_name, (void *)obj);
-    int result = seen == 0 ? PyDict_SetItem(e->fast_seen, id, Py_None) : -1;
-    Py_DECREF(id);
-    return result;
-}
-
-static int fast_leave(struct shoal_encoder *e, PyObject *obj, int result)
-{
-    if (!e->fast || e->fast_depth-- < FAST_DEPTH_MAX || !e->fast_seen)
-        return result;
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyObject *id = PyLong_FromVoidPtr(obj);
-    if (!id || PyDict_DelItem(e->fast_seen, id) < 0)
-        PyErr_Clear();
-    Py_XDECREF(id);
-    PyErr_Restore(type, value, traceback);
-    return result;
-}
-
 /* ---- tuple ---- */
 
 /* It was entered into the memo while its parts were saved: a cycle through itself. Take that one. */
@@ -175,8 +139,6 @@ static int save_list_items(struct shoal_encoder *e, PyObject *list)
 
 int shoal__save_list(struct shoal_encoder *e, PyObject *obj)
 {
-    if (fast_enter(e, obj) < 0)
-        return fast_leave(e, obj, -1);
     int result;
     if (e->binary)
         result = shoal__op(e, OP_EMPTY_LIST);
@@ -186,7 +148,7 @@ int shoal__save_list(struct shoal_encoder *e, PyObject *obj)
         result = shoal__put(e, obj);
     if (result == 0)
         result = save_list_items(e, obj);
-    return fast_leave(e, obj, result);
+    return result;
 }
 
 /* ---- items and pairs from an iterator ---- */
@@ -374,14 +336,12 @@ static int save_dict_items(struct shoal_encoder *e, PyObject *dict)
 
 int shoal__save_dict(struct shoal_encoder *e, PyObject *obj)
 {
-    if (fast_enter(e, obj) < 0)
-        return fast_leave(e, obj, -1);
     int result = shoal__empty_dict(e);
     if (result == 0)
         result = shoal__put(e, obj);
     if (result == 0)
         result = save_dict_items(e, obj);
-    return fast_leave(e, obj, result);
+    return result;
 }
 
 /* ---- set and frozenset ---- */

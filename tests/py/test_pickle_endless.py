@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Nesting without end: a bound on memory, and PicklingError. Each takes seconds and gigabytes, in its own process."""
 
+import io
+
+import pytest
+
+import shoal
+
 ENDLESS = """
 import resource, shoal, sys
 
@@ -27,3 +33,14 @@ def test_a_reduce_that_makes_new_objects_for_ever_ends_in_a_pickling_error(fresh
 def test_without_memory_for_more_stack_it_is_a_pickling_error(fresh_python):
     limit = "resource.setrlimit(resource.RLIMIT_AS, (900 << 20, 900 << 20))"
     assert fresh_python(ENDLESS.format(limit=limit, why="there is no memory")).stdout.split() == ["bounded", "True"]
+
+
+def test_in_fast_mode_a_cycle_through_instances_is_seen_early():
+    class Self:
+        def __init__(self):
+            self.me = (self,)
+
+    pickler = shoal.Pickler(io.BytesIO())
+    pickler.fast = True
+    with pytest.raises(ValueError, match="cyclic"):
+        pickler.dump(Self())

@@ -106,8 +106,15 @@ def test_any_graph_to_a_worker_and_back_as_with_pickle(pool, graph):
 class Saboteur:
     """Whatever pickle asks of it, it does the next of its deeds first."""
 
+    generation = 0
+
     def __init__(self, deeds):
         self.__dict__["deeds"] = deeds
+
+    def child(self, deeds):
+        made = Saboteur(deeds)
+        made.__dict__["generation"] = self.generation + 1
+        return made
 
     def act(self):
         if deeds := vars(self).get("deeds"):  # its dict may have been emptied
@@ -143,13 +150,15 @@ class Saboteur:
 
 
 class Shy:
-    """Its state is a property that acts; its key in a dict, too."""
+    """Its state is a property that acts; its key in a dict, too. For two generations, or it would have no end."""
 
     def __init__(self, owner):
         self.owner = owner
 
     def __reduce__(self):
-        return dict, (), None, None, iter([(Saboteur([]), 1), (Saboteur([self.owner.act]), [])])
+        if (owner := self.owner).generation == 2:
+            return dict, ()
+        return dict, (), None, None, iter([(owner.child([]), 1), (owner.child([owner.act]), [])])
 
 
 @pytest.fixture
