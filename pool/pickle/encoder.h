@@ -159,6 +159,8 @@ int shoal__save_float(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_str(struct shoal_encoder *e, PyObject *obj);
 /* holders: how many references are the container's and the caller's own; a str that has no others was not met yet. */
 int shoal__save_held_str(struct shoal_encoder *e, PyObject *obj, Py_ssize_t holders);
+/* As UTF-8 from `at` on, where there is room for four bytes a character; the end. */
+uint8_t *shoal__store_utf8(uint8_t *at, int kind, const void *data, Py_ssize_t length);
 int shoal__save_constant(struct shoal_encoder *e, PyObject *str); /* a name of ours: no memo entry */
 int shoal__save_bytes(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_bytes_data(struct shoal_encoder *e, PyObject *exporter, const void *data,
@@ -168,8 +170,19 @@ int shoal__save_picklebuffer(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_tuple(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_list(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_dict(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_list_or_dict(struct shoal_encoder *e, PyObject *obj); /* protocol 4 on, with a memo */
 int shoal__save_set(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_frozenset(struct shoal_encoder *e, PyObject *obj);
+/* Of these, as many from the first on as are simple; how many. */
+Py_ssize_t shoal__bulk_items(struct shoal_encoder *e, PyObject *const *items, Py_ssize_t count);
+/* Entries, likewise, at most `most`; moves *position. Where a key was simple and its value is not, that entry is the
+ * last one, not counted, and the caller writes the value; otherwise ret_begun->key is NULL. */
+struct shoal_entry {
+    PyObject *key; /* both borrowed from the dict */
+    PyObject *value;
+};
+int shoal__bulk_entries(struct shoal_encoder *e, PyObject *dict, Py_ssize_t *position, int most,
+                        struct shoal_entry *ret_begun);
 int shoal__batch_items(struct shoal_encoder *e, PyObject *iterator);      /* APPEND(S) */
 int shoal__batch_pairs(struct shoal_encoder *e, PyObject *iterator);      /* SETITEM(S), of tuples of two */
 int shoal__batch_dict(struct shoal_encoder *e, PyObject *dict);           /* SETITEM(S), of an exact dict */
@@ -238,8 +251,6 @@ static inline bool shoal__long_is_small(PyObject *obj, long *ret_value)
     return true;
 }
 
-enum { SHOAL_NUMBER_SIZE_MAX = 9 };
-
 /* A value of 32 bits, in binary form; 5 bytes are written, and the new cursor says how many count. */
 static inline uint8_t *shoal__store_small(uint8_t *at, long value)
 {
@@ -286,6 +297,8 @@ static inline int shoal__save_part(struct shoal_encoder *e, PyObject *obj)
             return shoal__save_float(e, obj);
         if (obj == Py_None)
             return shoal__save_none(e);
+        if (type == &PyBool_Type)
+            return shoal__save_bool(e, obj);
     }
     Py_INCREF(obj);
     int result = shoal__save(e, obj);

@@ -52,16 +52,35 @@ static inline size_t shoal_memo_hash(uintptr_t key)
     return (key >> 4) + (key >> 16) * 0x9E3779B1u + (key & SHOAL_MEMO_SHADOW) * 0x2545F491u;
 }
 
+/* Where a key is, or, with a generation that is not the memo's, where it would be. */
+static inline struct shoal_memo_slot *shoal_memo_place(const struct shoal_memo *memo, uintptr_t key)
+{
+    for (size_t i = shoal_memo_hash(key), step = 0;; i += ++step) {
+        struct shoal_memo_slot *slot = &memo->slots[i & memo->mask];
+        if (slot->generation != memo->generation || slot->key == key)
+            return slot;
+    }
+}
+
+/* May `shoal_memo_fill` be called? If not, shoal_memo_put makes room. */
+static inline int shoal_memo_has_room(const struct shoal_memo *memo)
+{
+    return memo->count < (memo->mask + 1) / 2 && memo->keys && memo->count <= UINT32_MAX;
+}
+
+/* A free slot from shoal_memo_place, under the next number. */
+static inline void shoal_memo_fill(struct shoal_memo *memo, struct shoal_memo_slot *slot, PyObject *object)
+{
+    *slot = (struct shoal_memo_slot){(uintptr_t)object, memo->generation, (uint32_t)memo->count};
+    memo->keys[memo->count++] = (uintptr_t)object;
+    Py_INCREF(object);
+}
+
 /* The number of a key, or -1. */
 static inline int64_t shoal_memo_find(const struct shoal_memo *memo, uintptr_t key)
 {
-    for (size_t i = shoal_memo_hash(key), step = 0;; i += ++step) {
-        const struct shoal_memo_slot *slot = &memo->slots[i & memo->mask];
-        if (slot->generation != memo->generation)
-            return -1;
-        if (slot->key == key)
-            return slot->index;
-    }
+    const struct shoal_memo_slot *slot = shoal_memo_place(memo, key);
+    return slot->generation == memo->generation ? (int64_t)slot->index : -1;
 }
 
 #endif

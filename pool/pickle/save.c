@@ -180,6 +180,14 @@ int shoal__save_without_id(struct shoal_encoder *e, PyObject *obj)
     if (type == &PyBool_Type)
         return shoal__save_bool(e, obj);
 
+    if ((type == &PyDict_Type || type == &PyList_Type) && e->protocol >= 4 && !e->fast &&
+        !shoal__deep_is_reached(&e->stack)) {
+        int result = shoal__save_list_or_dict(e, obj);
+        if (result < 0)
+            shoal__path_culprit(e, obj);
+        return result;
+    }
+
     int64_t index = shoal__find(e, obj);
     if (index >= 0)
         return shoal__get_index(e, index);

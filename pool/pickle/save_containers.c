@@ -29,8 +29,9 @@ static int instead_of_tuple(struct shoal_encoder *e, int64_t index, Py_ssize_t n
 
 static int save_parts(struct shoal_encoder *e, PyObject *tuple, Py_ssize_t n)
 {
-    for (Py_ssize_t i = 0; i < n; i++) {
-        if (shoal__save_part(e, PyTuple_GET_ITEM(tuple, i)) < 0) {
+    PyObject *const *parts = ((PyTupleObject *)tuple)->ob_item;
+    for (Py_ssize_t i = 0; (i += shoal__bulk_items(e, parts + i, n - i)) < n; i++) {
+        if (shoal__save_part(e, parts[i]) < 0) {
             shoal__path_index(e, "item", tuple, i);
             return -1;
         }
@@ -55,31 +56,6 @@ int shoal__save_tuple(struct shoal_encoder *e, PyObject *obj)
 
 /* ---- list ---- */
 
-/*
- * Write the numbers from list[from] on, up to `most` or to the first item that is none. The cursor stays in a register
- * meanwhile; no code runs that could change the list. The number of items written.
- */
-static Py_ssize_t save_numbers(struct shoal_encoder *e, PyObject *list, Py_ssize_t from, Py_ssize_t most)
-{
-    uint8_t *at = e->sink->cursor;
-    const uint8_t *limit = e->sink->limit;
-    size_t frame_room = e->frame_end == SIZE_MAX ? SIZE_MAX : e->frame_end - shoal_sink_used(e->sink);
-    const uint8_t *frame_limit = frame_room < (size_t)(limit - at) ? at + frame_room : limit;
-    Py_ssize_t n = 0;
-    for (; n < most && at < frame_limit && limit - at >= SHOAL_NUMBER_SIZE_MAX; n++) {
-        PyObject *item = PyList_GET_ITEM(list, from + n);
-        long small;
-        if (PyLong_CheckExact(item) && shoal__long_is_small(item, &small))
-            at = shoal__store_small(at, small);
-        else if (PyFloat_CheckExact(item))
-            at = shoal__store_float(at, PyFloat_AS_DOUBLE(item));
-        else
-            break;
-    }
-    e->sink->cursor = at;
-    return n;
-}
-
 /* Within what travels by value, for which one definition is to give one stream. 1: written; 0: by their hashes; -1. */
 static int save_in_order(struct shoal_encoder *e, PyObject *set)
 {
@@ -91,12 +67,13 @@ static Py_ssize_t save_some(struct shoal_encoder *e, PyObject *list, Py_ssize_t 
 {
     Py_ssize_t n = 0;
     while (n < most && from + n < PyList_GET_SIZE(list)) {
+        Py_ssize_t left = PyList_GET_SIZE(list) - from - n;
         PyObject *item = PyList_GET_ITEM(list, from + n);
-        if (!e->hooks.persistent_id && shoal_sink_used(e->sink) < e->frame_end &&
-            (PyLong_CheckExact(item) || PyFloat_CheckExact(item))) {
-            Py_ssize_t left = PyList_GET_SIZE(list) - from - n;
-            n += save_numbers(e, list, from + n, left < most - n ? left : most - n);
-            if (n == most || from + n == PyList_GET_SIZE(list))
+        if (!PyDict_CheckExact(item) && !PyList_CheckExact(item)) {
+            Py_ssize_t simple = shoal__bulk_items(e, ((PyListObject *)list)->ob_item + from + n,
+                                                  left < most - n ? left : most - n);
+            n += simple;
+            if (n == most || simple == left)
                 break;
             item = PyList_GET_ITEM(list, from + n);
         }
@@ -162,7 +139,7 @@ struct batching {
 
 static int save_item(struct shoal_encoder *e, PyObject *item, Py_ssize_t number)
 {
-    if (shoal__save(e, item) == 0)
+    if (shoal__save_part(e, item) == 0)
         return 0;
     shoal__path_index(e, "item", NULL, number);
     return -1;
@@ -175,11 +152,11 @@ static int save_pair(struct shoal_encoder *e, PyObject *pair, Py_ssize_t number)
         PyErr_SetString(PyExc_TypeError, "dict items iterator must return 2-tuples");
         return -1;
     }
-    if (shoal__save(e, PyTuple_GET_ITEM(pair, 0)) < 0) {
+    if (shoal__save_part(e, PyTuple_GET_ITEM(pair, 0)) < 0) {
         shoal__path_step(e, "key", NULL, PyTuple_GET_ITEM(pair, 0));
         return -1;
     }
-    if (shoal__save(e, PyTuple_GET_ITEM(pair, 1)) < 0) {
+    if (shoal__save_part(e, PyTuple_GET_ITEM(pair, 1)) < 0) {
         shoal__path_step(e, "value", NULL, PyTuple_GET_ITEM(pair, 0));
         return -1;
     }
@@ -280,20 +257,48 @@ static int save_entry(struct shoal_encoder *e, PyObject *key, PyObject *value)
     return 0;
 }
 
+/* The next entry: 1: written; 0: there is none; -1. */
+static int save_next_entry(struct shoal_encoder *e, PyObject *dict, Py_ssize_t *position)
+{
+    PyObject *key, *value;
+    if (!PyDict_Next(dict, position, &key, &value))
+        return 0;
+    Py_INCREF(key);
+    Py_INCREF(value);
+    int result = save_entry(e, key, value);
+    Py_DECREF(key);
+    Py_DECREF(value);
+    return result < 0 ? -1 : 1;
+}
+
+/* Its key is written. */
+static int save_value(struct shoal_encoder *e, const struct shoal_entry *begun)
+{
+    PyObject *key = Py_NewRef(begun->key), *value = Py_NewRef(begun->value);
+    int result = save_held(e, value);
+    if (result < 0)
+        shoal__path_step(e, "value", NULL, key);
+    Py_DECREF(key);
+    Py_DECREF(value);
+    return result;
+}
+
 /* Up to `most` entries from *position on. The number of entries written, or -1. */
 static int save_entries(struct shoal_encoder *e, PyObject *dict, Py_ssize_t *position, int most)
 {
-    PyObject *key, *value;
-    int n = 0;
-    while (n < most && PyDict_Next(dict, position, &key, &value)) {
-        Py_INCREF(key);
-        Py_INCREF(value);
-        int result = save_entry(e, key, value);
-        Py_DECREF(key);
-        Py_DECREF(value);
-        if (result < 0)
+    int n = 0, more = 1;
+    while (n < most && more) {
+        struct shoal_entry begun;
+        n += shoal__bulk_entries(e, dict, position, most - n, &begun);
+        if (begun.key)
+            more = save_value(e, &begun) < 0 ? -1 : 1;
+        else if (n < most)
+            more = save_next_entry(e, dict, position);
+        else
+            break;
+        if (more < 0)
             return -1;
-        n++;
+        n += more;
     }
     return n;
 }
@@ -342,6 +347,28 @@ int shoal__save_dict(struct shoal_encoder *e, PyObject *obj)
     if (result == 0)
         result = save_dict_items(e, obj);
     return result;
+}
+
+/* ---- list and dict, the usual way: looked up and entered with one probe ---- */
+
+int shoal__save_list_or_dict(struct shoal_encoder *e, PyObject *obj)
+{
+    bool is_dict = PyDict_CheckExact(obj);
+    struct shoal_memo_slot *slot = shoal_memo_place(&e->memo, (uintptr_t)obj);
+    if (slot->generation == e->memo.generation)
+        return shoal__get_index(e, slot->index);
+    if (!shoal_memo_has_room(&e->memo))
+        return is_dict ? shoal__save_dict(e, obj) : shoal__save_list(e, obj);
+    uint8_t *at = shoal__room(e, 2);
+    if (!at)
+        return -1;
+    shoal_memo_fill(&e->memo, slot, obj);
+    at[0] = is_dict ? OP_EMPTY_DICT : OP_EMPTY_LIST;
+    at[1] = OP_MEMOIZE;
+    e->sink->cursor += 2;
+    if (is_dict)
+        return PyDict_GET_SIZE(obj) == 0 ? 0 : shoal__batch_dict(e, obj);
+    return PyList_GET_SIZE(obj) == 0 ? 0 : batch_list(e, obj);
 }
 
 /* ---- set and frozenset ---- */

@@ -261,9 +261,37 @@ int shoal__save_any_reduce(struct shoal_encoder *e, PyObject *value, PyObject *o
     return shoal__save_reduced(e, value, obj);
 }
 
+/* The usual case, without making a bound method: an instance that cannot have attributes of its own, so that its type
+ * alone says which method it is. Where the type has its own __reduce__ and leaves __reduce_ex__ to object, that calls
+ * the former. */
+static PyObject *reduce_by_type(struct shoal_encoder *e, PyObject *obj, bool *ret_done)
+{
+    const struct shoal_state_names *names = &e->state->names;
+    PyTypeObject *type = Py_TYPE(obj);
+    PyObject *reduce_ex = NULL;
+    if (type->tp_getattro == PyObject_GenericGetAttr && type->tp_dictoffset == 0)
+        reduce_ex = _PyType_Lookup(type, names->reduce_ex); /* borrowed, compared only */
+    *ret_done = reduce_ex != NULL;
+    if (!reduce_ex)
+        return NULL;
+    if (reduce_ex == e->state->writer.object_reduce_ex) {
+        PyObject *reduce = _PyType_Lookup(type, names->reduce);
+        if (reduce && reduce != e->state->writer.object_reduce)
+            return PyObject_CallMethodNoArgs(obj, names->reduce);
+    }
+    PyObject *protocol = PyLong_FromLong(e->protocol);
+    PyObject *value = protocol ? PyObject_CallMethodOneArg(obj, names->reduce_ex, protocol) : NULL;
+    Py_XDECREF(protocol);
+    return value;
+}
+
 /* What the object's own methods say: new reference, or NULL with an exception. */
 static PyObject *reduce_itself(struct shoal_encoder *e, PyObject *obj)
 {
+    bool done;
+    PyObject *answer = reduce_by_type(e, obj, &done);
+    if (done)
+        return answer;
     PyObject *method = PyObject_GetAttr(obj, e->state->names.reduce_ex);
     if (method) {
         PyObject *protocol = PyLong_FromLong(e->protocol);

@@ -17,7 +17,7 @@ static size_t utf8_size(int kind, const void *data, Py_ssize_t length)
     return size;
 }
 
-static uint8_t *utf8_write(uint8_t *at, int kind, const void *data, Py_ssize_t length)
+uint8_t *shoal__store_utf8(uint8_t *at, int kind, const void *data, Py_ssize_t length)
 {
     for (Py_ssize_t i = 0; i < length; i++) {
         Py_UCS4 c = PyUnicode_READ(kind, data, i);
@@ -62,9 +62,11 @@ static size_t make_header(struct shoal_encoder *e, uint8_t *header, size_t size)
     return header_size;
 }
 
-/* A frame or a file is in the way: the data are needed as an object. */
+/* A frame or a file is in the way: the data are needed in one piece, for a file as an object. */
 static int save_apart(struct shoal_encoder *e, PyObject *obj, const uint8_t *header, size_t header_size)
 {
+    if (PyUnicode_IS_ASCII(obj) && !e->hooks.file_write)
+        return shoal__blob(e, header, header_size, PyUnicode_DATA(obj), (size_t)PyUnicode_GET_LENGTH(obj), NULL);
     PyObject *encoded = PyUnicode_AsEncodedString(obj, "utf-8", "surrogatepass");
     if (!encoded)
         return -1;
@@ -94,7 +96,7 @@ static int save_utf8(struct shoal_encoder *e, PyObject *obj)
     if (ascii)
         memcpy(at + header_size, data, size);
     else
-        utf8_write(at + header_size, kind, data, length);
+        shoal__store_utf8(at + header_size, kind, data, length);
     e->sink->cursor = at + header_size + size;
     return 0;
 }
