@@ -69,6 +69,7 @@ NEED_SHOAL = {
     "their instances": ("class C:\n    def __init__(self):\n        self.x = 4", "C()", "it.x == 4"),
     "code": ("def f():\n    return 7", "f.__code__", "eval(it) == 7"),
     "cells": ("def f():\n    x = 5\n    return lambda: x", "f().__closure__[0]", "it.cell_contents == 5"),
+    "modules by name": ("", "os.path", "it is os.path"),
     "modules by value": ("m = types.ModuleType('made'); m.x = 6", "m", "it.x == 6"),
     "importable objects that hold one": ("", "functools.partial(lambda x: x, 8)", "it() == 8"),
 }
