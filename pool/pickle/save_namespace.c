@@ -54,9 +54,17 @@ static int save_one_global(struct dict_items *items, PyObject *key, PyObject *va
     return result < 0 ? -1 : 0;
 }
 
+/* Written by seed_namespace, or with the whole module. */
+static bool is_seeded(struct shoal_encoder *e, PyObject *key, PyObject *value)
+{
+    const struct shoal_state_names *names = &e->state->names;
+    return value != Py_None && (key == names->name || key == names->package || key == names->path || key == names->file);
+}
+
 /* Those of the names that are there now. except: names that were written already, or NULL. */
 static int save_globals(struct dict_items *items, PyFunctionObject *f, PyObject *names, PyObject *except)
 {
+    struct shoal_encoder *e = items->e;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
         PyObject *key = PyTuple_GET_ITEM(names, i);
         PyObject *value = PyDict_GetItemWithError(f->func_globals, key); /* borrowed */
@@ -65,7 +73,7 @@ static int save_globals(struct dict_items *items, PyFunctionObject *f, PyObject 
                 return -1;
             continue; /* a builtin, or not there yet */
         }
-        int written = except ? PySequence_Contains(except, key) : 0;
+        int written = except ? PySequence_Contains(except, key) : is_seeded(e, key, value);
         if (written < 0 || (!written && save_one_global(items, key, value, f) < 0))
             return -1;
     }
