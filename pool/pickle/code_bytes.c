@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * code_bytes.c - what is around a code object in its bytes: version, checksum, source; and which bytes were read before.
+ * code_bytes.c - what is around a code object in its bytes: version, checksum, source; and which bytes were read
+ * before.
  *
  * A code object is kept by its bytes when they come a second time: a worker that gets the same function again and again
  * makes its code once, and one that gets new functions all the time does not pay for keeping them. The checksum, which

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * rebuild.c - the reconstructors that streams name for functions, code, cells and modules: attributes of shoal._rebuild.
+ * rebuild.c - the reconstructors that streams name for functions, code, cells and modules: attributes of
+ * shoal._rebuild.
  *
  * They are called with what a stream says, so they check all of it.
  */

@@ -3,12 +3,12 @@
  * save_bulk.c - runs of simple objects, which most data consist of, with the cursor in a register.
  *
  * Simple are None, bools, ints of one digit, floats and short strings (ASCII up to 255 characters, others up to 63), in
- * protocols from 2 on (strings from 4 on), without persistent_id and fast mode. What is written is what the functions of
- * each kind write.
+ * protocols from 2 on (strings from 4 on), without persistent_id and fast mode. What is written is what the functions
+ * of each kind write.
  *
- * Nothing here runs other code, allocates, or gives the GIL away: so a run needs no references of its own and no looking
- * whether its container has changed. Each run ends before the end of the sink and of the frame comes near, where the
- * memo is full, and at the first object that is not simple; the ordinary functions go on from there.
+ * Nothing here runs other code, allocates, or gives the GIL away: so a run needs no references of its own and no
+ * looking whether its container has changed. Each run ends before the end of the sink and of the frame comes near,
+ * where the memo is full, and at the first object that is not simple; the ordinary functions go on from there.
  */
 #include "encoder.h"
 

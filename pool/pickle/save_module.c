@@ -60,6 +60,17 @@ static int save_by_value(struct shoal_encoder *e, PyObject *module, PyObject *na
     return shoal__op(e, OP_POP);
 }
 
+/* Where the stream names Shoal anyway, by our own function, which is faster; otherwise so that it need not be there. */
+static int save_by_name(struct shoal_encoder *e, PyObject *module, PyObject *name)
+{
+    if (e->by_value > 0)
+        return shoal__save_rebuilt(e, REBUILD_IMPORT, PyTuple_Pack(1, name), module);
+    PyObject *value = Py_BuildValue("(O(O))", e->state->shared.import_module, name);
+    int result = value ? shoal__save_reduced(e, value, module) : -1;
+    Py_XDECREF(value);
+    return result;
+}
+
 int shoal__save_module(struct shoal_encoder *e, PyObject *module)
 {
     PyObject *name = PyModule_GetNameObject(module);
@@ -70,7 +81,7 @@ int shoal__save_module(struct shoal_encoder *e, PyObject *module)
     if (registered < 0 || (!imported && PyErr_Occurred()))
         result = -1;
     else if (imported == module && !registered)
-        result = shoal__save_rebuilt(e, REBUILD_IMPORT, PyTuple_Pack(1, name), module);
+        result = save_by_name(e, module, name);
     else {
         e->by_value++;
         result = save_by_value(e, module, name);

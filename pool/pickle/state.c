@@ -38,6 +38,7 @@ static int shared_init(struct shoal_state_shared *shared)
         {&shared->partial, "functools", "partial"},
         {&shared->codecs_encode, "_codecs", "encode"},
         {&shared->chain_map, "collections", "ChainMap"},
+        {&shared->import_module, "importlib", "import_module"},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
         if (import_into(wanted[i].object, wanted[i].module, wanted[i].attribute) < 0)

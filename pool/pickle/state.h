@@ -39,6 +39,7 @@ struct shoal_state_shared {
     PyObject *partial;       /* functools.partial */
     PyObject *codecs_encode; /* _codecs.encode */
     PyObject *chain_map;     /* collections.ChainMap */
+    PyObject *import_module; /* importlib.import_module */
 };
 
 /* Interned attribute and method names: the field is called as the name, without the outer underscores. */

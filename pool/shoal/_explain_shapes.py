@@ -216,6 +216,7 @@ _DILLS: dict[str, Shape] = {
 }
 
 _OTHERS: dict[str, Shape] = {
+    "importlib.import_module": Shape("module", (NAME,), "reference", _imported),
     "builtins.getattr": Shape("object", (), "", _got_attribute),
     "types.CodeType": Shape("code", (), "value", _code_object),
     "numpy.core.numeric._frombuffer": Shape("array", (Role(one, "data"), *[UNSHOWN] * 3), "", _array_from_buffer),

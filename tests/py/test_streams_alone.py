@@ -58,6 +58,7 @@ ALONE = {
     "generic aliases": ("[list[int], int | None, typing.Optional[int], typing.Dict[str, int]]", "it[0] == list[int]"),
     "patterns": ("re.compile('a+', re.I)", "it.match('AA')"),
     "numpy arrays": ("[numpy.arange(5), numpy.float64(2.5), numpy.dtype('i4'), numpy.add]", "it[0].sum() == 10"),
+    "modules by name": ("[os.path, [collections.abc]]", "it[0] is os.path and it[1][0] is collections.abc"),
     "loggers": ("logging.getLogger('some.name')", "it is logging.getLogger('some.name')"),
 }
 
@@ -69,7 +70,6 @@ NEED_SHOAL = {
     "their instances": ("class C:\n    def __init__(self):\n        self.x = 4", "C()", "it.x == 4"),
     "code": ("def f():\n    return 7", "f.__code__", "eval(it) == 7"),
     "cells": ("def f():\n    x = 5\n    return lambda: x", "f().__closure__[0]", "it.cell_contents == 5"),
-    "modules by name": ("", "os.path", "it is os.path"),
     "modules by value": ("m = types.ModuleType('made'); m.x = 6", "m", "it.x == 6"),
     "importable objects that hold one": ("", "functools.partial(lambda x: x, 8)", "it() == 8"),
 }
