@@ -17,6 +17,7 @@ import gc
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -50,6 +51,9 @@ real_stderr = pytest.StashKey()
 
 
 def pytest_configure(config):
+    # A shell that runs us in the background has SIGINT ignored, which every process that we start would inherit.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[real_stderr] = os.fdopen(os.dup(2), "w")
 
 
