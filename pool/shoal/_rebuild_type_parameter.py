@@ -54,13 +54,11 @@ def _describe_type_parameter(parameter: Any) -> tuple[Any, ...] | None:
     if kind == "TypeVar":
         constraints = parameter.__constraints__
     if kind != "TypeVarTuple":
-        keywords = {
-            "bound": parameter.__bound__,
-            "covariant": parameter.__covariant__,
-            "contravariant": parameter.__contravariant__,
-        }
-        if getattr(parameter, "__infer_variance__", False):
-            keywords["infer_variance"] = True
+        # ParamSpec() of 3.12 and later takes a missing bound for the type of None.
+        if parameter.__bound__ is not None and (kind == "TypeVar" or parameter.__bound__ is not type(None)):
+            keywords["bound"] = parameter.__bound__
+        variance = "covariant", "contravariant", "infer_variance"
+        keywords.update((name, True) for name in variance if getattr(parameter, f"__{name}__", False))
     has_default = getattr(parameter, "has_default", None)
     if has_default is not None and has_default():
         keywords["default"] = parameter.__default__

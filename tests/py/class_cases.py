@@ -277,6 +277,7 @@ CASES = {
         A = it.__mro__[1]
         T, Ts, P = A.__type_params__
         assert (T.__name__, Ts.__name__, P.__name__) == ('T', 'Ts', 'P') and T.__bound__ is int
+        assert P.__bound__ is type(P)('P').__bound__ and T.__infer_variance__ and P.__infer_variance__
         assert A.__annotations__ == {'x': T} and A.f.__type_params__[0].__name__ == 'U' and it().f(3) == 3
         assert it.__type_params__ == it.__parameters__ and it[int]
         """,
