@@ -44,6 +44,16 @@ def test_defined_in_one_script_it_works_in_another(fresh_python, tmp_path, name)
     define_and_use(fresh_python, tmp_path, *CASES[name])
 
 
+def test_a_dataclass_travels_in_every_protocol(fresh_python, tmp_path):
+    define, check = CASES["dataclass of every kind"]
+    file = tmp_path / "pickle"
+    dump = "pickle.dump([shoal.dumps(it, p) for p in range(6)], open(sys.argv[1], 'wb'))\n"
+    fresh_python(textwrap.dedent(define) + "import pickle, shoal, sys\n" + dump, file)
+    for protocol in range(6):
+        load = f"{LOAD}it = pickle.loads(streams[{protocol}])\n"
+        fresh_python(load + textwrap.dedent(check), file)
+
+
 def test_hooks_that_want_a_keyword_nobody_has_seen_are_left_out_with_a_warning(fresh_python, tmp_path):
     file = tmp_path / "pickle"
     define = """
