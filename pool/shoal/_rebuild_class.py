@@ -322,7 +322,10 @@ _ENUM_MACHINERY = frozenset(
     }
 )
 _MEMBER_MACHINERY = frozenset({"_name_", "_value_", "__objclass__", "_sort_order_", "_inverted_"})
-_IN_BODY = frozenset({"__module__", "__qualname__", "__doc__", "__slots__", "__orig_bases__", "__annotations__"})
+_IN_BODY = frozenset(
+    {"__module__", "__qualname__", "__doc__", "__slots__", "__orig_bases__", "__annotations__"}
+    | {"__firstlineno__", "__static_attributes__"}  # of 3.13: before what the metaclass and hooks add
+)
 
 
 def _is_method(value: Any) -> bool:

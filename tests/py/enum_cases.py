@@ -167,6 +167,6 @@ CASES = {
     "unique and verified": (
         "import enum\n@enum.unique\nclass it(enum.IntEnum):\n    A = 3\n    B = 1\n"
         "    def __str__(self): return 'my ' + self.name",
-        "assert str(it.A) == 'my A' and sorted(it) == [it.B, it.A] and f'{it.A:d}' == '3'",
+        "assert str(it.A) == 'my A' and sorted(it) == [it.B, it.A] and int(it.A) == 3",
     ),
 }
