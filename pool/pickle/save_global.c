@@ -383,8 +383,7 @@ static int write_nested(struct shoal_encoder *e, struct reference *ref)
     Py_DECREF(parts);
     return result;
 }
-#else
-/* getattr(parent, last name) */
+#else /* getattr(parent, last name) */
 static int write_nested(struct shoal_encoder *e, struct reference *ref)
 {
     PyObject *value = Py_BuildValue("(O(OO))", e->state->shared.getattr, ref->parent, ref->last_name);
@@ -394,9 +393,11 @@ static int write_nested(struct shoal_encoder *e, struct reference *ref)
 }
 #endif
 
-/* Which of two equal strings a module or a class has for a name is a matter of who imported it; the stream is not. */
+/* Who imported what decides which of two equal strings a name is; what travels by value must not depend on it. */
 static int save_name(struct shoal_encoder *e, PyObject *name)
 {
+    if (!e->births && !e->by_value)
+        return shoal__save(e, name);
     PyObject *interned = Py_NewRef(name);
     PyUnicode_InternInPlace(&interned);
     int result = shoal__save(e, interned);

@@ -58,7 +58,8 @@ static int save_one_global(struct dict_items *items, PyObject *key, PyObject *va
 static bool is_seeded(struct shoal_encoder *e, PyObject *key, PyObject *value)
 {
     const struct shoal_state_names *names = &e->state->names;
-    return value != Py_None && (key == names->name || key == names->package || key == names->path || key == names->file);
+    return value != Py_None &&
+           (key == names->name || key == names->package || key == names->path || key == names->file);
 }
 
 /* Those of the names that are there now. except: names that were written already, or NULL. */
