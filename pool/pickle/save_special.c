@@ -156,8 +156,6 @@ static shoal_special_saver saver_of_builtin(PyTypeObject *type)
         {&PyODictKeys_Type, shoal__save_dict_view},
         {&PyODictValues_Type, shoal__save_dict_view},
         {&PyODictItems_Type, shoal__save_dict_view},
-        {&_PyWeakref_ProxyType, shoal__save_weak_proxy},
-        {&_PyWeakref_CallableProxyType, shoal__save_weak_proxy},
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (known[i].type == type)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* save_views.c - objects that show what others hold: dict views, mapping proxies, memory views, weak proxies. */
+/* save_views.c - objects that show what others hold: dict views, mapping proxies, memory views. */
 #include "special.h"
 
 int shoal__save_mapping_proxy(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
@@ -111,33 +111,4 @@ int shoal__save_memory_view(struct shoal_encoder *e, PyObject *obj, PyObject *Py
     if (result < 0 || shoal__put(e, obj) < 0)
         return -1;
     return 1;
-}
-
-/* ---- weak proxies: whatever is asked of one, what it stands for answers ---- */
-
-static PyObject *referent_of(PyObject *proxy)
-{
-#if PY_VERSION_HEX >= 0x030D0000
-    PyObject *referent;
-    if (PyWeakref_GetRef(proxy, &referent) < 0)
-        return NULL;
-#else
-    PyObject *referent = Py_XNewRef(PyWeakref_GetObject(proxy));
-    if (referent == Py_None)
-        Py_CLEAR(referent);
-#endif
-    if (!referent)
-        PyErr_Format(PyExc_ReferenceError, "cannot pickle '%s' object: what it referred to is gone",
-                     Py_TYPE(proxy)->tp_name);
-    return referent;
-}
-
-int shoal__save_weak_proxy(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
-{
-    PyObject *referent = referent_of(obj);
-    PyObject *make = referent ? shoal_pickle__import("weakref", "proxy") : NULL;
-    int result = make ? shoal__save_made(e, make, PyTuple_Pack(1, referent), obj) : -1;
-    Py_XDECREF(make);
-    Py_XDECREF(referent);
-    return result;
 }

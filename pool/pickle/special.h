@@ -27,6 +27,5 @@ int shoal__save_super(struct shoal_encoder *e, PyObject *obj, PyObject *describe
 int shoal__save_mapping_proxy(struct shoal_encoder *e, PyObject *obj, PyObject *describer);
 int shoal__save_memory_view(struct shoal_encoder *e, PyObject *obj, PyObject *describer);
 int shoal__save_dict_view(struct shoal_encoder *e, PyObject *obj, PyObject *describer);
-int shoal__save_weak_proxy(struct shoal_encoder *e, PyObject *obj, PyObject *describer);
 
 #endif
