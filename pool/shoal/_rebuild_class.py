@@ -288,9 +288,9 @@ def list_effects(cls: Any) -> list[Effect]:
     owners: list[type] = list(type(cls).__mro__) + list(cls.__mro__[1:])
     effects: list[Effect] = []
     for value in cls.__dict__.values():
-        kind = type(value)
-        if kind.__flags__ & 1 << 9 and hasattr(kind, "__set_name__") and not _is_importable(kind):
-            owners += [base for base in kind.__mro__ if "__set_name__" in base.__dict__]
+        hooked = [base for base in type(value).__mro__ if "__set_name__" in base.__dict__]
+        if hooked and hooked[0].__flags__ & 1 << 9 and not _is_importable(hooked[0]):
+            owners += hooked
             effect = _effect_on(value)
             if effect is not None:
                 effects.append(effect)
