@@ -73,7 +73,6 @@ def raise_no_text():
 @pytest.mark.parametrize(
     ("task", "name", "text"),
     [
-        (raise_needs_two, "NeedsTwoArguments", "one and two"),
         (raise_unpicklable, "Unpicklable", "with a lock"),
         (raise_no_text, "HasNoText", ""),
     ],
@@ -86,6 +85,14 @@ def test_an_exception_that_cannot_travel_is_described(pool, task, name, text):
     assert task.__name__ in caught.value.traceback
     assert caught.value.reason
     assert task.__name__ in str(caught.value.__cause__)
+    assert works(pool)
+
+
+def test_an_exception_whose_arguments_its_init_does_not_repeat_arrives_as_it_was_raised(pool):
+    with pytest.raises(NeedsTwoArguments) as caught:
+        pool.apply(raise_needs_two)
+    assert caught.value.args == ("one and two",)
+    assert "raise_needs_two" in str(caught.value.__cause__)
     assert works(pool)
 
 
