@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+# alone: measures
 """The frame of the benchmarks: its turns, its arithmetic, what it does with rows that break; and every row once."""
 
 import contextlib

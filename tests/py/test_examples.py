@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+# alone: looks at all of /dev/shm
 """The short examples print what they say. (flights.py has tests of its own.)"""
 
 import os

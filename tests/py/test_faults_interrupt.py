@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+# alone: looks at all of /dev/shm, and at how soon processes end
 """Ctrl-C and the death of the parent: a script ends at once, and no worker outlives it."""
 
 import contextlib

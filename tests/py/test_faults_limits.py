@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+# alone: uses up memory
 """Memory, descriptors, processes or the budget run out, or a setting is senseless: a clear error, nothing left over."""
 
 import os

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+# alone: uses up memory
 """Nesting without end: a bound on memory, and PicklingError. Each takes seconds and gigabytes, in its own process."""
 
 import io

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+# alone: kills at random, and looks at all of /dev/shm
 """Workers killed at random while they work: every task is accounted for, nobody hangs, nothing is left over.
 
 $SHOAL_STORM_KILLS is the number of kills over each kind of doorbell (60 by default; a full run takes 1,000). The seed
