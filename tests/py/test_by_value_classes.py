@@ -18,7 +18,7 @@ if __name__ == "__main__":
     pickle.dump(streams, open(sys.argv[1], "wb"))
 """
 LOAD = """
-import pickle, pytest, sys
+import pickle, sys
 streams = pickle.load(open(sys.argv[1], "rb"))
 """
 AGAIN = """
@@ -32,10 +32,11 @@ def define_and_use(fresh_python, tmp_path, define, check, since=None):
         pytest.skip("syntax of a later Python")
     file = tmp_path / "pickle"
     fresh_python(DEFINE + textwrap.dedent(define) + DUMP, file, env={"PYTHONHASHSEED": "1"})
+    load = LOAD + "import pytest\n" * ("pytest" in check)  # it is slow to import
     check = textwrap.indent(textwrap.dedent(check), "    ")
     for i in range(2):
         twice = f"for it in pickle.loads(streams[{i}]), pickle.loads(streams[{i}]):\n" + check
-        done = fresh_python(LOAD + AGAIN.format(i) + twice, file, env={"PYTHONHASHSEED": str(i + 2)})
+        done = fresh_python(load + AGAIN.format(i) + twice, file, env={"PYTHONHASHSEED": str(i + 2)})
         assert not done.stderr
 
 
