@@ -22,6 +22,7 @@ extern PyMethodDef shoal__pickler_functions[]; /* pickler_type.c */
 extern PyMethodDef shoal__dump_functions[];    /* dumps.c */
 extern PyMethodDef shoal__rebuild_functions[]; /* rebuild.c */
 extern PyMethodDef shoal__rebuild_class_functions[]; /* rebuild_class.c */
+extern PyMethodDef shoal__rebuild_dataclass_functions[]; /* rebuild_dataclass.c */
 
 PyObject *shoal__no_persistent_id(PyObject *self, PyObject *obj);
 PyObject *shoal__get_memo(PyObject *pickler, void *closure);

@@ -202,6 +202,8 @@ static int find_out(struct shoal_encoder *e, PyTypeObject *type, struct shoal_sp
         entry->save = save_mark;
     if (!entry->save && may_be_type_parameter(type))
         entry->save = save_type_parameter;
+    if (!entry->save && shoal__find_dataclass_saver(e->state, type, &entry->save) < 0)
+        return -1;
     return entry->save ? 0 : ask_describers(e, entry);
 }
 

@@ -28,4 +28,7 @@ int shoal__save_mapping_proxy(struct shoal_encoder *e, PyObject *obj, PyObject *
 int shoal__save_memory_view(struct shoal_encoder *e, PyObject *obj, PyObject *describer);
 int shoal__save_dict_view(struct shoal_encoder *e, PyObject *obj, PyObject *describer);
 
+/* For fields and parameters of dataclasses. 1: *ret_saver is set; 0: the type is none of these; -1. */
+int shoal__find_dataclass_saver(struct shoal_pickle_state *state, PyTypeObject *type, shoal_special_saver *ret_saver);
+
 #endif

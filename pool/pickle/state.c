@@ -175,6 +175,8 @@ int shoal_pickle_state_traverse(struct shoal_pickle_state *state, visitproc visi
         Py_VISIT(state->special_types[i].describer);
     if (!result)
         result = visit_section(&state->classes, sizeof state->classes, visit, arg);
+    if (!result)
+        result = visit_section(&state->dataclasses, sizeof state->dataclasses, visit, arg);
     return result;
 }
 
@@ -193,6 +195,7 @@ int shoal_pickle_state_clear(struct shoal_pickle_state *state)
         Py_CLEAR(state->special_types[i].describer);
     }
     clear_section(&state->classes, sizeof state->classes);
+    clear_section(&state->dataclasses, sizeof state->dataclasses);
     shoal__known_codes_clear(state);
     clear_section(&state->reader, sizeof state->reader);
     clear_section(&state->writer, sizeof state->writer);

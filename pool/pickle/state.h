@@ -116,6 +116,8 @@ enum shoal_rebuilder {
     REBUILD_TYPE_PARAMETER,
     REBUILD_DESCRIPTOR,
     REBUILD_CONTENT,
+    REBUILD_FIELD,
+    REBUILD_DATACLASS_PARAMS,
     REBUILDER_COUNT,
 };
 
@@ -167,6 +169,28 @@ struct shoal_state_classes {
     PyObject *static_attributes;
     PyObject *classcell;
     PyObject *abstract_methods;
+};
+
+/* Of the module dataclasses, from the first field on that is met (dataclass.h); before that all are NULL. */
+struct shoal_state_dataclasses {
+    PyObject *field_type;     /* Field */
+    PyObject *params_type;    /* _DataclassParams */
+    PyObject *missing;        /* MISSING */
+    PyObject *empty_metadata; /* _EMPTY_METADATA */
+    PyObject *kind_field;     /* _FIELD */
+    PyObject *kind_class_variable;
+    PyObject *kind_init_variable;
+    PyObject *module_name; /* "dataclasses" */
+    PyObject *field_name;  /* "Field" */
+};
+
+enum { SHOAL_FIELD_SLOTS = 11, SHOAL_PARAMS_SLOTS = 10 };
+
+/* Where the slots of these two types lie. */
+struct shoal_dataclass_layout {
+    Py_ssize_t field_offsets[SHOAL_FIELD_SLOTS]; /* by enum shoal_field_slot */
+    Py_ssize_t params_offsets[SHOAL_PARAMS_SLOTS];
+    int params_count; /* fewer before 3.12 */
 };
 
 /* What an instruction's argument has to do with globals. */
@@ -222,6 +246,8 @@ struct shoal_pickle_state {
     struct shoal_state_writer writer;
     struct shoal_state_reader reader;
     struct shoal_state_classes classes;
+    struct shoal_state_dataclasses dataclasses;
+    struct shoal_dataclass_layout dataclass_layout;
     unsigned fork_epoch; /* how many forks lie between the first process and this one */
     struct shoal_code_opcodes opcodes;
     struct shoal_known_code known_codes[SHOAL_KNOWN_CODES];

@@ -17,6 +17,8 @@ static const char *const rebuilder_names[REBUILDER_COUNT] = {
     [REBUILD_TYPE_PARAMETER] = "_type_parameter",
     [REBUILD_DESCRIPTOR] = "_descriptor",
     [REBUILD_CONTENT] = "_content",
+    [REBUILD_FIELD] = "_field",
+    [REBUILD_DATACLASS_PARAMS] = "_dataclass_params",
 };
 
 static int add_place(PyObject *found, PyObject *type, const char *module, PyObject *name)
@@ -116,7 +118,8 @@ int shoal_pickle__writer_init(struct shoal_pickle_state *state, PyObject *module
     if (shoal_pickle__add_functions(module, shoal__dump_functions) < 0 ||
         shoal_pickle__add_functions(module, shoal__pickler_functions) < 0)
         return -1;
-    if (shoal_pickle__add_functions(module, shoal__rebuild_class_functions) < 0)
+    if (shoal_pickle__add_functions(module, shoal__rebuild_class_functions) < 0 ||
+        shoal_pickle__add_functions(module, shoal__rebuild_dataclass_functions) < 0)
         return -1;
     return shoal_pickle__add_functions(module, shoal__rebuild_functions);
 }

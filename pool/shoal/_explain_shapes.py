@@ -158,6 +158,8 @@ _OURS: dict[str, Shape] = {
     "_class": Shape("class", (*_CLASS, UNSHOWN, Role(named, "keyword")), "value"),
     "_fill_class": Shape("class", (TARGET, _BODY, Role(each, "registered class"))),
     "_enum": Shape("class", (*_CLASS, UNSHOWN, Role(members, "member"), Role(named, "keyword")), "value"),
+    "_field": Shape("field", (UNSHOWN, NAME, Role(one, "type"), Role(one, "default"))),
+    "_dataclass_params": Shape("object", (UNSHOWN,)),
     "_type_parameter": Shape(
         "type parameter", (UNSHOWN, NAME, Role(each, "constraint"), Role(named, ""), MODULE, UNSHOWN), "value"
     ),

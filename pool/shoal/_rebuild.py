@@ -4,14 +4,26 @@
 A pickle that carries a function or a class by value refers to these by ``shoal._rebuild.<name>``, so that plain
 ``pickle.loads`` can read it wherever Shoal can be imported. The names and their arguments are part of the format.
 
-Functions, code, cells and modules are made in C (``pool/pickle/rebuild.c``), classes there and in
-``shoal._rebuild_class``, type parameters in ``shoal._rebuild_type_parameter``, other objects in
-``shoal._rebuild_objects``.
+Functions, code, cells and modules are made in C (``pool/pickle/rebuild.c``), fields of dataclasses, too
+(``rebuild_dataclass.c``), classes there and in ``shoal._rebuild_class``, type parameters in
+``shoal._rebuild_type_parameter``, other objects in ``shoal._rebuild_objects``.
 """
 
 from __future__ import annotations
 
-from shoal._ext import _cell, _class, _code, _enum, _fill_cell, _fill_class, _function, _import, _module
+from shoal._ext import (
+    _cell,
+    _class,
+    _code,
+    _dataclass_params,
+    _enum,
+    _field,
+    _fill_cell,
+    _fill_class,
+    _function,
+    _import,
+    _module,
+)
 from shoal._rebuild_class import content as _content
 from shoal._rebuild_class import describe_enum as _describe_enum
 from shoal._rebuild_class import list_effects as _list_effects
@@ -41,11 +53,13 @@ __all__ = [
     "_class",
     "_code",
     "_content",
+    "_dataclass_params",
     "_describe_enum",
     "_describe_type_parameter",
     "_descriptor",
     "_descriptor_of_kind",
     "_enum",
+    "_field",
     "_fill_cell",
     "_fill_class",
     "_fill_exception",

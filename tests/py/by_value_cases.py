@@ -280,4 +280,4 @@ CASES = {
 
 
 # What pickle itself cannot do with protocols 0 and 1: objects with slots.
-NEEDS_PROTOCOL_2 = {"dataclass", "dataclass with slots", "slots", "instances of which some use their slots"}
+NEEDS_PROTOCOL_2 = {"dataclass with slots", "slots", "instances of which some use their slots"}
