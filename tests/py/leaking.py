@@ -2,6 +2,7 @@
 """Does work leave memory behind?"""
 
 import gc
+import sys
 import tracemalloc
 
 ROUNDS = 100
@@ -14,11 +15,13 @@ def run(work, rounds):
         if i % 50 == 0:
             gc.collect()  # or the tables of what waits for collection grow by themselves
     gc.collect()
+    sys._clear_type_cache()  # it keeps names of attributes until their place is taken
 
 
 def leaks(work):
     """Does each time ROUNDS of work leave memory behind, again and again? A cache or a table that grows has its end."""
     run(work, ROUNDS)
+    gc.freeze()  # the many collections have only the work's objects to look at
     tracemalloc.start()
     try:
         run(work, 20)
@@ -29,4 +32,5 @@ def leaks(work):
                 return False
     finally:
         tracemalloc.stop()
+        gc.unfreeze()
     return True

@@ -18,10 +18,8 @@ from shoal import _rebuild
 # Not named by pickles: the pickler asks these.
 ASKED_BY_THE_PICKLER = {"_content", "_describe_enum", "_describe_type_parameter", "_list_registered"}
 CASES = {**by_value_cases.CASES, **object_cases.CASES, **exception_cases.CASES}
-# Libraries that keep what they are shown; arrays of objects, which the collector does not see into; and the
-# interpreter's method cache, which keeps the names of attributes until their place is taken.
+# Libraries that keep what they are shown, and arrays of objects, which the collector does not see into.
 NOT_MEASURED = {
-    "descriptors of the interpreter",
     "files",
     "frame with functions in its attributes",
     "numpy's own",
