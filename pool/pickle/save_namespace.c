@@ -54,12 +54,19 @@ static int save_one_global(struct dict_items *items, PyObject *key, PyObject *va
     return result < 0 ? -1 : 0;
 }
 
+/* Not by identity alone: a name need not be interned. */
+static bool is_same_name(PyObject *key, PyObject *name)
+{
+    return key == name ||
+           (PyUnicode_GET_LENGTH(key) == PyUnicode_GET_LENGTH(name) && PyUnicode_Compare(key, name) == 0);
+}
+
 /* Written by seed_namespace, or with the whole module. */
 static bool is_seeded(struct shoal_encoder *e, PyObject *key, PyObject *value)
 {
     const struct shoal_state_names *names = &e->state->names;
-    return value != Py_None &&
-           (key == names->name || key == names->package || key == names->path || key == names->file);
+    return value != Py_None && (is_same_name(key, names->name) || is_same_name(key, names->package) ||
+                                is_same_name(key, names->path) || is_same_name(key, names->file));
 }
 
 /* Those of the names that are there now. except: names that were written already, or NULL. */
