@@ -23,6 +23,7 @@ struct bulk {
     const uint8_t *stop;   /* the cursor up to which another two objects may be written */
     size_t memo_count_max; /* 0: no strings */
     bool sparse;
+    bool by_text;          /* there are classes by value, and an interned string may be one of theirs (save_str.c) */
 };
 
 /* False: not possible here. */
@@ -44,6 +45,7 @@ static inline bool bulk_begin(struct shoal_encoder *e, struct bulk *bulk)
     /* Within a class by value strings are known by what they say (save_str.c). */
     bulk->memo_count_max = e->protocol >= 4 && e->memo.keys && !e->in_class ? (e->memo.mask + 1) / 2 : 0;
     bulk->sparse = e->sparse;
+    bulk->by_text = e->texts != NULL;
     return true;
 }
 
@@ -105,11 +107,13 @@ static inline uint8_t *store_str(const struct bulk *bulk, uint8_t *at, PyObject 
     if (memo->count >= bulk->memo_count_max || memo->count > UINT32_MAX)
         return NULL;
     /* The memo holds references: what has only its container's cannot be in it. */
-    if (bulk->sparse && Py_REFCNT(str) <= 1)
+    if (bulk->sparse && Py_REFCNT(str) <= 1 && !bulk->by_text)
         return store_text(at, str);
     struct shoal_memo_slot *slot = shoal_memo_place(memo, (uintptr_t)str);
     if (slot->generation == memo->generation)
         return store_get(at, slot->index);
+    if (bulk->by_text && (PyUnicode_CHECK_INTERNED(str) || (bulk->sparse && Py_REFCNT(str) <= 1)))
+        return PyUnicode_CHECK_INTERNED(str) ? NULL : store_text(at, str);
     shoal_memo_fill(memo, slot, str);
     at = store_text(at, str);
     *at = OP_MEMOIZE;

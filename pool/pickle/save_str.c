@@ -146,6 +146,19 @@ static int save_equal_str(struct shoal_encoder *e, PyObject *obj)
     return shoal__save_constant(e, first) < 0 ? -1 : shoal__put(e, first);
 }
 
+/*
+ * Of an instance, the names of attributes are interned wherever it is loaded, while the texts of its class are not: if
+ * the class has said one already, it is that one. 1: written; 0: the class has not; -1.
+ */
+static int get_class_text(struct shoal_encoder *e, PyObject *obj)
+{
+    PyObject *first = PyDict_GetItemWithError(e->texts, obj); /* borrowed */
+    int64_t index = first ? shoal__find(e, first) : -1;
+    if (index < 0)
+        return PyErr_Occurred() ? -1 : 0;
+    return shoal__get_index(e, index) < 0 ? -1 : 1;
+}
+
 int shoal__save_held_str(struct shoal_encoder *e, PyObject *obj, Py_ssize_t holders)
 {
     if (e->in_class)
@@ -156,6 +169,11 @@ int shoal__save_held_str(struct shoal_encoder *e, PyObject *obj, Py_ssize_t hold
         int64_t index = shoal__find(e, obj);
         if (index >= 0)
             return shoal__get_index(e, index);
+    }
+    if (e->texts && PyUnicode_CHECK_INTERNED(obj)) {
+        int written = get_class_text(e, obj);
+        if (written != 0)
+            return written < 0 ? -1 : 0;
     }
     Py_INCREF(obj); /* a file's write() may drop what it sits in */
     int result = shoal__save_constant(e, obj);

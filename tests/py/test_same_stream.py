@@ -14,6 +14,11 @@ class Small:
 class Data:
     x: int = 0
     y: list = dataclasses.field(default_factory=list)
+@dataclasses.dataclass
+class Slotted:
+    __slots__ = 'left', 'right'
+    left: int
+    right: list
 class Colour(enum.Enum):
     RED = 1
     ALIAS = 1
@@ -23,7 +28,7 @@ class Named(typing.NamedTuple):
 @functools.wraps(function)
 def wrapper(*args): return function(*args)
 ALL = dict(function=function, closure=closure(2), small=Small, data=Data, colour=Colour, named=Named,
-           wrapper=wrapper)
+           wrapper=wrapper, instance=Data(), instances=[Data(), Data(3)], slotted=[Slotted(1, []), Slotted(2, [])])
 """
 DUMP = "import pickle, shoal, sys\npickle.dump({k: shoal.dumps(v) for k, v in ALL.items()}, open(sys.argv[1], 'wb'))\n"
 SEND_ON = """
