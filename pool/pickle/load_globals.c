@@ -10,9 +10,9 @@
 #include "opcodes.h"
 
 /* Imported and ready, also if another thread is at it just now. New reference. */
-static PyObject *module_named(PyObject *name)
+static PyObject *module_named(const struct shoal_pickle_state *state, PyObject *name)
 {
-    PyObject *module = PyImport_GetModule(name);
+    PyObject *module = shoal_pickle__get_module(state, name);
     if (module != NULL && module != Py_None)
         return module;
     if (module == NULL && PyErr_Occurred())
@@ -84,7 +84,7 @@ static int translate(const struct shoal_decoder *decoder, PyObject **module, PyO
 
 static PyObject *find_in_module(struct shoal_decoder *decoder, PyObject *module_name, PyObject *name)
 {
-    PyObject *module = module_named(module_name);
+    PyObject *module = module_named(decoder->state, module_name);
     if (module == NULL)
         return NULL;
     if (decoder->protocol >= 4) {

@@ -215,7 +215,7 @@ static void reference_clear(struct reference *ref)
 static int follow(struct shoal_encoder *e, PyObject *obj, struct reference *ref)
 {
     PyObject *error = e->state->shared.pickling_error;
-    ref->module = PyImport_GetModule(ref->module_name);
+    ref->module = shoal_pickle__get_module(e->state, ref->module_name);
     if (!ref->module || !PyModule_Check(ref->module)) { /* not there, or something that the import has to judge */
         PyErr_Clear();
         Py_CLEAR(ref->module);

@@ -17,6 +17,33 @@ PyObject *shoal_pickle__import(const char *module_name, const char *attribute)
     return found;
 }
 
+/* Known to be imported completely: its spec says so, or nobody imports it. Runs no code. */
+static bool is_ready(const struct shoal_pickle_state *state, PyObject *module)
+{
+    PyObject *key = state->names.initializing;
+    PyObject *spec = PyDict_GetItemWithError(PyModule_GetDict(module), state->names.spec); /* borrowed */
+    if (!spec || spec == Py_None)
+        return spec == Py_None;
+    if (Py_TYPE(spec)->tp_getattro != PyObject_GenericGetAttr || _PyType_Lookup(Py_TYPE(spec), key))
+        return false;
+    PyObject *dict = PyObject_GenericGetDict(spec, NULL);
+    PyObject *flag = dict && PyDict_CheckExact(dict) ? PyDict_GetItemWithError(dict, key) : Py_True;
+    bool ready = !flag || flag == Py_False;
+    Py_XDECREF(dict);
+    return ready && !PyErr_Occurred();
+}
+
+PyObject *shoal_pickle__get_module(const struct shoal_pickle_state *state, PyObject *name)
+{
+    PyObject *modules = PyImport_GetModuleDict(); /* borrowed, as what is found in it */
+    PyObject *module = PyDict_CheckExact(modules) && PyUnicode_CheckExact(name) ? PyDict_GetItemWithError(modules, name)
+                                                                                : NULL;
+    if (module && PyModule_CheckExact(module) && is_ready(state, module))
+        return Py_NewRef(module);
+    PyErr_Clear();
+    return PyImport_GetModule(name);
+}
+
 static int shared_init(struct shoal_state_shared *shared)
 {
     const struct {
@@ -112,6 +139,8 @@ static int names_init(struct shoal_state_names *names)
         {&names->getattr, "__getattr__"},
         {&names->linecache, "linecache"},
         {&names->cache, "cache"},
+        {&names->spec, "__spec__"},
+        {&names->initializing, "_initializing"},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
         if (!(*wanted[i].name = PyUnicode_InternFromString(wanted[i].text)))

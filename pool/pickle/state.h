@@ -99,6 +99,8 @@ struct shoal_state_names {
     PyObject *getattr; /* "__getattr__" */
     PyObject *linecache;
     PyObject *cache;
+    PyObject *spec;         /* "__spec__" */
+    PyObject *initializing; /* "_initializing" */
 };
 
 /* What streams name to make things again that travel by value: shoal._rebuild.<name>. */
@@ -268,6 +270,13 @@ struct shoal_pickle_state *shoal_pickle_state_of_function(PyObject *self);
 
 /* Adds each method of the NULL-terminated table to the module, with the module as its `self`. 0 or -1. */
 int shoal_pickle__add_functions(PyObject *module, PyMethodDef *methods);
+
+/*
+ * What PyImport_GetModule gives: a module that is there, after another thread's import of it is over. Asked for the
+ * same few modules all the time, that one forms the text of an AttributeError for each that was not imported but made
+ * with the interpreter. New reference; NULL, perhaps without an exception.
+ */
+PyObject *shoal_pickle__get_module(const struct shoal_pickle_state *state, PyObject *name);
 
 /* Import `attribute` of `module`: new reference or NULL. */
 PyObject *shoal_pickle__import(const char *module, const char *attribute);
