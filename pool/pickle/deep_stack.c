@@ -109,6 +109,7 @@ static int segment_take(struct shoal_deep_stack *stack, struct shoal_pickle_stat
     next->below = stack->current;
     stack->current = next;
     stack->used += SAVING_SIZE;
+    stack->peak = stack->used > stack->peak ? stack->used : stack->peak;
     return 0;
 }
 
@@ -206,6 +207,10 @@ int shoal__deep_call(struct shoal_deep_stack *stack, struct shoal_pickle_state *
 #endif
     stack->limit = limit;
     segment_give_back(stack);
+    if (call.result < 0 && !stack->current && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyErr_Clear(); /* whether the stack or what hangs on each level came first to the end is all the same */
+        return complain(state, "there is no memory for more", stack->peak);
+    }
     return call.result;
 }
 

@@ -48,6 +48,7 @@ struct shoal_deep_stack {
     struct shoal_segment *current; /* the one in use, or NULL: the thread's own stack, or the outer dump's segment */
     struct shoal_segment *spare;   /* left by what has returned, for the next time */
     size_t used;                   /* of segments, by this dump and those it runs in: bytes */
+    size_t peak;                   /* the most that was used */
     unsigned long thread;
     struct shoal_deep_stack *next; /* in state->deep_stacks: dumps under way, the latest first */
 };

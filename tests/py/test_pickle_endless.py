@@ -20,7 +20,7 @@ try:
     shoal.dumps(Endless())
 except shoal.PicklingError as error:
     text = str(error)
-    assert text.startswith("cannot pickle objects that are nested so deeply: {why}"), text
+    assert "cannot pickle objects that are nested so deeply: {why}" in text, text
     assert "__reduce__ that makes a new object each time" in text and len(text) < 2000
     assert shoal.loads(shoal.dumps([[1]])) == [[1]]
     print("bounded", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 6 << 20)
