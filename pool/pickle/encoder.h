@@ -67,7 +67,7 @@ struct shoal_encoder {
     unsigned by_value; /* how many functions and modules by value are under way */
 
     unsigned fast_depth;
-    PyObject *fast_seen; /* dict of ids on the way down, beyond a certain depth of fast mode */
+    PyObject *fast_seen; /* dict of ids on the way down, beyond a certain depth: id -> None, or how often */
 
     enum shoal_path_mode path_mode;
     PyObject *path;         /* list of steps: where the culprit sits (error_path.c) */

@@ -145,12 +145,61 @@ static int fast_leave(struct shoal_encoder *e, PyObject *obj, int result)
     return result;
 }
 
+/*
+ * ---- cycles without an end, far down ----
+ *
+ * An object that is part of what it is made from comes again before it is in the memo. That has an end if each turn
+ * enters something else into the memo, and there are objects that need many turns; but not this many.
+ */
+
+enum { TURNS_MAX = 100000 };
+
+/* Of e->fast_seen: how often the object is under way just now, changed by `step`. The new number, or -1. */
+static long count_turns(struct shoal_encoder *e, PyObject *obj, long step)
+{
+    if (!e->fast_seen && !(e->fast_seen = PyDict_New()))
+        return -1;
+    PyObject *id = PyLong_FromVoidPtr(obj);
+    if (!id)
+        return -1;
+    PyObject *old = PyDict_GetItemWithError(e->fast_seen, id); /* borrowed */
+    long turns = (old && PyLong_Check(old) ? PyLong_AsLong(old) : 0) + step;
+    PyObject *now = turns > 0 ? PyLong_FromLong(turns) : NULL;
+    int result = now ? PyDict_SetItem(e->fast_seen, id, now) : old ? PyDict_DelItem(e->fast_seen, id) : 0;
+    Py_XDECREF(now);
+    Py_DECREF(id);
+    return result < 0 || PyErr_Occurred() ? -1 : turns;
+}
+
+static int save_other_deep_down(struct shoal_encoder *e, PyObject *obj, PyTypeObject *type)
+{
+    long turns = count_turns(e, obj, 1);
+    if (turns < 0)
+        return -1;
+    int result = -1;
+    if (turns <= TURNS_MAX)
+        result = save_other(e, obj, type);
+    else
+        PyErr_Format(e->state->shared.pickling_error,
+                     "cannot pickle '%.200s' object: it is part of what it is made from, again and again (deep "
+                     "recursion). Its __reduce__ must not name the object itself among the arguments, but in the state",
+                     type->tp_name);
+    PyObject *error_type, *value, *traceback;
+    PyErr_Fetch(&error_type, &value, &traceback);
+    if (count_turns(e, obj, -1) < 0)
+        PyErr_Clear();
+    PyErr_Restore(error_type, value, traceback);
+    return result;
+}
+
 /* ---- */
 
 static int save_with_parts(struct shoal_encoder *e, PyObject *obj, PyTypeObject *type)
 {
     int result = save_builtin(e, obj, type);
-    return result != 0 ? result : save_other(e, obj, type);
+    if (result != 0)
+        return result;
+    return e->stack.current && !e->fast ? save_other_deep_down(e, obj, type) : save_other(e, obj, type);
 }
 
 struct deeper {

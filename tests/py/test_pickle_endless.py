@@ -36,6 +36,32 @@ def test_without_memory_for_more_stack_it_is_a_pickling_error(fresh_python):
     assert fresh_python(ENDLESS.format(limit=limit, why="there is no memory")).stdout.split() == ["bounded", "True"]
 
 
+class PartOfItself:
+    def __reduce__(self):
+        return PartOfItself, (self,)
+
+
+class PartOfItsLists:
+    def __reduce__(self):
+        return PartOfItsLists, ([self],)
+
+
+@pytest.mark.parametrize("kind", [PartOfItself, PartOfItsLists])
+def test_an_object_that_is_part_of_what_it_is_made_from_is_told(kind):
+    with pytest.raises(shoal.PicklingError, match="is part of what it is made from"):
+        shoal.dumps(kind())
+    assert shoal.loads(shoal.dumps([[1]])) == [[1]]
+
+
+def test_what_comes_again_many_times_before_it_is_made_has_an_end():
+    loops = [[] for _ in range(2000)]
+    whole = tuple(loops)
+    for loop in loops:
+        loop.append(whole)
+    loaded = shoal.loads(shoal.dumps(whole))
+    assert len(loaded) == 2000 and all(loop[0] is loaded for loop in loaded)
+
+
 def test_in_fast_mode_a_cycle_through_instances_is_seen_early():
     class Self:
         def __init__(self):

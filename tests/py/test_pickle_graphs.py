@@ -42,6 +42,9 @@ def dumps_or_error(dumps, obj, protocol):
 def test_any_graph_goes_every_way_as_with_pickle(protocol, graph):
     stream = dumps_or_error(pickle.dumps, graph, protocol)
     ours = dumps_or_error(shoal.dumps, graph, protocol)
+    if stream is RecursionError:  # what has no end, has none here; what is only deep has
+        assert ours is pickle.PicklingError or isinstance(ours, bytes)
+        return
     has_arrays = not isinstance(stream, type) and b"_frombuffer" in stream
     assert ours == stream or (has_arrays and len(ours) < len(stream))
     if isinstance(stream, type):
