@@ -51,7 +51,7 @@ def test_a_dataclass_travels_in_every_protocol(fresh_python, tmp_path):
     dump = "pickle.dump([shoal.dumps(it, p) for p in range(6)], open(sys.argv[1], 'wb'))\n"
     fresh_python(textwrap.dedent(define) + "import pickle, shoal, sys\n" + dump, file)
     for protocol in range(6):
-        load = f"{LOAD}it = pickle.loads(streams[{protocol}])\n"
+        load = f"import pytest\n{LOAD}it = pickle.loads(streams[{protocol}])\n"
         fresh_python(load + textwrap.dedent(check), file)
 
 

@@ -16,7 +16,7 @@ from leaking import leaks
 from shoal import _rebuild
 
 # Not named by pickles: the pickler asks these.
-ASKED_BY_THE_PICKLER = {"_content", "_describe_enum", "_describe_type_parameter", "_list_registered"}
+ASKED_BY_THE_PICKLER = {"_content", "_describe_enum", "_describe_type_parameter", "_list_effects", "_list_registered"}
 CASES = {**by_value_cases.CASES, **object_cases.CASES, **exception_cases.CASES}
 # Libraries that keep what they are shown, and arrays of objects, which the collector does not see into.
 NOT_MEASURED = {
