@@ -85,5 +85,6 @@ EXACTLY = {
     io.BufferedRandom: _binary_file,
     io.FileIO: _binary_file,
 }
-AND_SUBCLASSES = {io.IOBase.__base__: _other_file}
+# From Python 3.12 on each of these refuses by a __reduce__ of its own.
+AND_SUBCLASSES = {cls: _other_file for cls in (io.IOBase.__base__, *EXACTLY)}
 LATER = {("tempfile", "_TemporaryFileWrapper"): _temporary_file}

@@ -228,3 +228,11 @@ def test_a_metaclass_that_equals_everything_changes_nothing():
             self.x = 1
 
     assert pickle.loads(shoal.dumps(Odd())).x == 1
+
+
+def test_a_standard_stream_of_a_kind_of_its_own_goes_by_name(monkeypatch):
+    class Captured(io.TextIOWrapper):
+        pass
+
+    monkeypatch.setattr(sys, "stdout", Captured(io.BytesIO()))
+    assert pickle.loads(shoal.dumps([sys.stdout]))[0] is sys.stdout

@@ -35,6 +35,7 @@ def make(name, code={}):  # noqa: B006 (a cache)
     return namespace
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of iterators; they would be kept, one by one
 @pytest.mark.parametrize("name", [name for name in CASES if name not in NOT_MEASURED])
 def test_memory_does_not_grow(name):
     def there_and_back():
