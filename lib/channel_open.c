@@ -332,7 +332,7 @@ static int attach_bells(struct shoal_channel *channel)
 {
     int status = 0;
     for (int side = 0; side < 2 && status == 0; side++)
-        status = shoal_doorbell_attach(channel->shared->bell[side], &channel->bells[side]);
+        status = shoal_doorbell_attach(channel->shared->bell[side], -1, &channel->bells[side]);
     return status;
 }
 

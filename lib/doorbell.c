@@ -94,17 +94,35 @@ int shoal_doorbell_create(void *memory, enum shoal_doorbell_kind kind, struct sh
     return 0;
 }
 
-int shoal_doorbell_attach(void *memory, struct shoal_doorbell **ret_bell)
+int shoal_doorbell_attach(void *memory, int event_fd, struct shoal_doorbell **ret_bell)
 {
     struct shoal__bell *shared = memory;
+    struct shoal_doorbell *bell;
     if (memory == NULL || (uintptr_t)memory % SHOAL__CACHE_LINE != 0)
         return -EINVAL;
     uint32_t kind = *(const volatile uint32_t *)&shared->kind;
     if (*(const volatile uint32_t *)&shared->magic != SHOAL__BELL_MAGIC || !kind_valid(kind))
         return -EPROTO;
-    if (kind == SHOAL_DOORBELL_URING_EVENTFD)
+    if (kind == SHOAL_DOORBELL_URING_EVENTFD && event_fd < 0)
         return -ENOTSUP;
-    return handle_make(shared, (enum shoal_doorbell_kind)kind, false, ret_bell);
+    int status = handle_make(shared, (enum shoal_doorbell_kind)kind, false, &bell);
+    if (status < 0)
+        return status;
+    if (kind == SHOAL_DOORBELL_URING_EVENTFD) {
+        status = shoal__sys_fcntl(event_fd, F_DUPFD_CLOEXEC, 0);
+        bell->event_fd = status;
+    }
+    if (status < 0) {
+        free(bell);
+        return status;
+    }
+    *ret_bell = bell;
+    return 0;
+}
+
+int shoal_doorbell_fd(const struct shoal_doorbell *bell)
+{
+    return bell->event_fd;
 }
 
 void shoal_doorbell_free(struct shoal_doorbell *bell)

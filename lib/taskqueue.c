@@ -97,15 +97,21 @@ static int bells_create(struct shoal_taskqueue *queue, uint8_t *memory, enum sho
     return 0;
 }
 
-static void lay_out(struct shoal_taskqueue *queue, uint8_t *start, const struct places *at)
+static int bells_attach(struct shoal_taskqueue *queue, uint8_t *memory, const int *bell_fds)
 {
-    memset(start, 0, at->end);
-    queue->owner = (void *)start;
-    queue->descriptors = (void *)(start + at->descriptors);
-    queue->entries = (void *)(start + at->entries);
-    queue->common = (void *)(start + at->common);
-    queue->slots = (void *)(start + at->slots);
-    queue->workers = (void *)(start + at->workers);
+    for (uint32_t i = 0; i <= queue->worker_count; i++) {
+        int status = shoal_doorbell_attach(memory + (uint64_t)i * SHOAL_BELL_BYTES, bell_fds == NULL ? -1 : bell_fds[i],
+                                           &queue->bells[i]);
+        if (status < 0)
+            return status;
+    }
+    return 0;
+}
+
+/* Fill it with an empty queue. */
+static void lay_out(struct shoal_taskqueue *queue, const struct places *at)
+{
+    memset(queue->owner, 0, at->end);
     queue->owner->slot_count = queue->slot_count;
     queue->owner->worker_count = queue->worker_count;
     shoal__store_relaxed(&queue->owner->cpu, SHOAL__QUEUE_NO_CPU);
@@ -114,8 +120,9 @@ static void lay_out(struct shoal_taskqueue *queue, uint8_t *start, const struct 
     queue->owner->magic = SHOAL__QUEUE_MAGIC;
 }
 
-int shoal_taskqueue_create(struct shoal_region *region, uint64_t offset, const struct shoal_taskqueue_config *config,
-                           struct shoal_taskqueue **ret_queue)
+/* A handle on the memory at `offset`, whose content is not looked at; *ret_at: its parts. */
+static int handle_make(struct shoal_region *region, uint64_t offset, const struct shoal_taskqueue_config *config,
+                       struct places *ret_at, struct shoal_taskqueue **ret_queue)
 {
     if (!config_valid(config) || offset % (uint64_t)shoal__sys_page_size() != 0)
         return -EINVAL;
@@ -133,11 +140,53 @@ int shoal_taskqueue_create(struct shoal_region *region, uint64_t offset, const s
     queue->worker_count = config->worker_count;
     queue->entry_count = 2ull * config->slot_count;
     queue->spin_ns = config->spin_ns < 0 ? SPIN_NS_DEFAULT : config->spin_ns;
+    queue->owner = (void *)start;
+    queue->descriptors = (void *)(start + at.descriptors);
+    queue->entries = (void *)(start + at.entries);
+    queue->common = (void *)(start + at.common);
+    queue->slots = (void *)(start + at.slots);
+    queue->workers = (void *)(start + at.workers);
     int status = ledger_create(queue);
-    if (status >= 0) {
-        lay_out(queue, start, &at);
-        status = bells_create(queue, start + at.bells, config->doorbell);
+    if (status < 0) {
+        shoal_taskqueue_free(queue);
+        return status;
     }
+    *ret_at = at;
+    *ret_queue = queue;
+    return 0;
+}
+
+int shoal_taskqueue_create(struct shoal_region *region, uint64_t offset, const struct shoal_taskqueue_config *config,
+                           struct shoal_taskqueue **ret_queue)
+{
+    struct places at;
+    struct shoal_taskqueue *queue;
+    int status = handle_make(region, offset, config, &at, &queue);
+    if (status < 0)
+        return status;
+    lay_out(queue, &at);
+    status = bells_create(queue, (uint8_t *)queue->owner + at.bells, config->doorbell);
+    if (status < 0) {
+        shoal_taskqueue_free(queue);
+        return status;
+    }
+    *ret_queue = queue;
+    return 0;
+}
+
+int shoal_taskqueue_attach(struct shoal_region *region, uint64_t offset, const struct shoal_taskqueue_config *config,
+                           const int *bell_fds, struct shoal_taskqueue **ret_queue)
+{
+    struct places at;
+    struct shoal_taskqueue *queue;
+    int status = handle_make(region, offset, config, &at, &queue);
+    if (status < 0)
+        return status;
+    if (queue->owner->magic != SHOAL__QUEUE_MAGIC || queue->owner->slot_count != queue->slot_count ||
+        queue->owner->worker_count != queue->worker_count)
+        status = -EPROTO;
+    else
+        status = bells_attach(queue, (uint8_t *)queue->owner + at.bells, bell_fds);
     if (status < 0) {
         shoal_taskqueue_free(queue);
         return status;

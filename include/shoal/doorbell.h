@@ -15,7 +15,7 @@
  *   semaphore       a POSIX semaphore in the shared page, bounded waits; works where io_uring is forbidden
  *
  * One sleeper at a time on a bell. A *bell* is 128 bytes of shared memory plus, for uring-eventfd, a descriptor that
- * children inherit by fork. A *waiter* is what one thread sleeps with; it can watch file descriptors (pidfds) besides
+ * children inherit by fork or are given. A *waiter* is what one thread sleeps with; it can watch file descriptors (pidfds) besides
  * the bell. A waiter belongs to the thread that made it, is not inherited by fork (a child makes its own), and its ring
  * is never touched by a child.
  */
@@ -67,8 +67,14 @@ SHOAL_API int shoal_doorbell_choose(enum shoal_doorbell_kind *ret_kind);
 /* A bell in SHOAL_BELL_BYTES of shared memory, aligned to 64. Errors: -EMFILE, -ENOMEM, -EINVAL. */
 SHOAL_API int shoal_doorbell_create(void *memory, enum shoal_doorbell_kind kind, struct shoal_doorbell **ret_bell);
 
-/* See a bell that another, unrelated process created (kinds uring and semaphore only; -ENOTSUP otherwise, -EPROTO). */
-SHOAL_API int shoal_doorbell_attach(void *memory, struct shoal_doorbell **ret_bell);
+/*
+ * See a bell that another, unrelated process created. event_fd: what shoal_doorbell_fd() says there, as it was received
+ * here; it stays the caller's. Kind uring-eventfd without one: -ENOTSUP. Not a bell: -EPROTO.
+ */
+SHOAL_API int shoal_doorbell_attach(void *memory, int event_fd, struct shoal_doorbell **ret_bell);
+
+/* The descriptor that an unrelated process needs besides the memory; -1: none. */
+SHOAL_API int shoal_doorbell_fd(const struct shoal_doorbell *bell);
 
 /* Closes what this process has of it; the shared part is left alone. After the waiters that slept on it are freed. */
 SHOAL_API void shoal_doorbell_free(struct shoal_doorbell *bell);

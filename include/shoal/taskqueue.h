@@ -61,7 +61,7 @@ struct shoal_claim {
 
 struct shoal_taskqueue_config {
     uint32_t slot_count;   /* power of two, 2 .. 65536 */
-    uint32_t worker_count; /* 1 .. 1023; all bells are made at creation, so that replacements inherit them */
+    uint32_t worker_count; /* 1 .. 1023; all bells are made at creation, so that replacements find them */
     enum shoal_doorbell_kind doorbell; /* not AUTO: choose first */
     int64_t spin_ns;       /* how long the newest idle worker spins; < 0: the default (50 us); 0: never */
 };
@@ -75,6 +75,16 @@ SHOAL_API uint64_t shoal_taskqueue_footprint(const struct shoal_taskqueue_config
 SHOAL_API int shoal_taskqueue_create(struct shoal_region *region, uint64_t offset,
                                      const struct shoal_taskqueue_config *config, struct shoal_taskqueue **ret_queue);
 SHOAL_API void shoal_taskqueue_free(struct shoal_taskqueue *queue);
+
+/*
+ * Worker that inherited no handle: see a queue that the owner process has laid out at `offset` with the same `config`.
+ * bell_fds: what shoal_doorbell_fd() says there of the owner's bell and then of each worker's, as they were received
+ * here; they stay the caller's; NULL if there are none. The handle is for the worker functions only. -EPROTO: there is
+ * no such queue.
+ */
+SHOAL_API int shoal_taskqueue_attach(struct shoal_region *region, uint64_t offset,
+                                     const struct shoal_taskqueue_config *config, const int *bell_fds,
+                                     struct shoal_taskqueue **ret_queue);
 
 /* In a worker: what only the owner process writes becomes read-only in this process. */
 SHOAL_API int shoal_taskqueue_protect(struct shoal_taskqueue *queue);

@@ -100,19 +100,19 @@ static void what_is_not_a_bell_is_refused(void)
     ASSERT_EQ(shoal_doorbell_create(f.shared->bells[0], (enum shoal_doorbell_kind)9, &bell), -EINVAL);
     CU_ASSERT_PTR_NULL(bell);
     if (f.kind == SHOAL_DOORBELL_URING_EVENTFD) {
-        ASSERT_EQ(shoal_doorbell_attach(shared, &bell), -ENOTSUP);
+        ASSERT_EQ(shoal_doorbell_attach(shared, -1, &bell), -ENOTSUP);
     } else {
-        ASSERT_OK(shoal_doorbell_attach(shared, &bell));
+        ASSERT_OK(shoal_doorbell_attach(shared, -1, &bell));
         shoal_doorbell_announce(bell, SHOAL_URGENT);
         ASSERT_EQ(shoal_doorbell_ring(f.bells[0], SHOAL_URGENT), 1);
         shoal_doorbell_free(bell);
     }
     bell = NULL;
     shared->kind = 77;
-    ASSERT_EQ(shoal_doorbell_attach(shared, &bell), -EPROTO);
+    ASSERT_EQ(shoal_doorbell_attach(shared, -1, &bell), -EPROTO);
     shared->kind = (uint32_t)f.kind;
     shared->magic++;
-    ASSERT_EQ(shoal_doorbell_attach(shared, &bell), -EPROTO);
+    ASSERT_EQ(shoal_doorbell_attach(shared, -1, &bell), -EPROTO);
     CU_ASSERT_PTR_NULL(bell);
     CU_ASSERT_PTR_NULL(shoal_doorbell_kind_name((enum shoal_doorbell_kind)9));
     tear_down(&f);
