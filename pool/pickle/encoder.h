@@ -189,6 +189,7 @@ int shoal__batch_dict(struct shoal_encoder *e, PyObject *dict);           /* SET
 int shoal__save_reduced(struct shoal_encoder *e, PyObject *value, PyObject *obj); /* value: a tuple; obj may be NULL */
 int shoal__save_by_reduce(struct shoal_encoder *e, PyObject *obj);        /* dispatch table, __reduce_ex__, ... */
 int shoal__save_any_reduce(struct shoal_encoder *e, PyObject *value, PyObject *obj); /* a str or a tuple */
+PyObject *shoal__reduce_itself(struct shoal_encoder *e, PyObject *obj); /* what its own methods say: new reference */
 /* New reference to the reducer that is registered for the type; NULL without an exception if there is none. */
 PyObject *shoal__find_reducer(struct shoal_encoder *e, PyObject *type);
 /* The same, in the pickler's own table only and not in copyreg's. */

@@ -117,7 +117,7 @@ static int save_field_parts(struct shoal_encoder *e, PyObject *field, int bits, 
     return 0;
 }
 
-static int save_field(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
+static int save_field(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     struct shoal_pickle_state *state = e->state;
     if (!is_compact(e) || (PyObject *)Py_TYPE(obj) != state->dataclasses.field_type)
@@ -137,7 +137,7 @@ static int save_field(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSE
     return result < 0 ? -1 : 1;
 }
 
-static int save_params(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
+static int save_params(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     const struct shoal_dataclass_layout *layout = &e->state->dataclass_layout;
     if (!is_compact(e) || (PyObject *)Py_TYPE(obj) != e->state->dataclasses.params_type)

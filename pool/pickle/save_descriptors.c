@@ -11,7 +11,7 @@ int shoal__save_made(struct shoal_encoder *e, PyObject *callable, PyObject *argu
     return result < 0 ? -1 : 1;
 }
 
-int shoal__save_property(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
+int shoal__save_property(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     static const char *const parts[] = {"fget", "fset", "fdel", "__doc__"};
     PyObject *arguments = PyTuple_New(4);
@@ -61,7 +61,7 @@ static PyObject *own_attributes(PyObject *obj, PyObject *function)
     return own;
 }
 
-int shoal__save_wrapped(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
+int shoal__save_wrapped(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     PyObject *function = PyObject_GetAttrString(obj, "__func__");
     PyObject *own = function ? own_attributes(obj, function) : NULL;
@@ -78,7 +78,7 @@ int shoal__save_wrapped(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNU
 }
 
 /* Found in the class's own dict: getattr() would ask the metaclass first, which has a __dict__ of its own. */
-int shoal__save_own_descriptor(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
+int shoal__save_own_descriptor(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     PyObject *class = (PyObject *)PyDescr_TYPE(obj), *name = PyDescr_NAME(obj);
     PyObject *direct = PyObject_GetAttr(class, name);
@@ -109,7 +109,7 @@ static int is_attribute(struct shoal_encoder *e, PyObject *self, PyObject *funct
     return same;
 }
 
-int shoal__save_method(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
+int shoal__save_method(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     PyObject *self = PyMethod_GET_SELF(obj), *function = PyMethod_GET_FUNCTION(obj);
     int usual = is_attribute(e, self, function);
@@ -119,7 +119,7 @@ int shoal__save_method(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUS
 }
 
 /* Asked like another object, it would answer for the object that it stands for. */
-int shoal__save_super(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
+int shoal__save_super(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     PyObject *class = PyObject_GetAttrString(obj, "__thisclass__");
     PyObject *self = class ? PyObject_GetAttrString(obj, "__self__") : NULL;

@@ -286,7 +286,7 @@ static PyObject *reduce_by_type(struct shoal_encoder *e, PyObject *obj, bool *re
 }
 
 /* What the object's own methods say: new reference, or NULL with an exception. */
-static PyObject *reduce_itself(struct shoal_encoder *e, PyObject *obj)
+PyObject *shoal__reduce_itself(struct shoal_encoder *e, PyObject *obj)
 {
     bool done;
     PyObject *answer = reduce_by_type(e, obj, &done);
@@ -334,7 +334,7 @@ int shoal__save_by_reduce(struct shoal_encoder *e, PyObject *obj)
             done = shoal__save_special(e, obj);
         if (done != 0)
             return done < 0 ? -1 : 0;
-        value = reduce_itself(e, obj);
+        value = shoal__reduce_itself(e, obj);
         if (value)
             shoal__learn_instance(e, obj, value);
     }

@@ -5,9 +5,9 @@
  * The problem: there are some sixty such types, among them every exception; half of them live in modules that may not
  * be imported yet, and most objects are of none of them and must not pay for that.
  *
- * So each type is looked at once. What was found, which mostly is "nothing", stays in a table by the type's address, as
- * long as the type's version tag is the same: a tag is never given twice, so an entry for a type that died or was
- * changed cannot match. An ordinary object pays one comparison.
+ * So each type is looked at once. What was found, which mostly is "nothing", stays in a table by the type's address,
+ * four that fall together side by side, as long as the type's version tag is the same: a tag is never given twice, so an
+ * entry for a type that died or was changed cannot match. An ordinary object pays a comparison or two.
  *
  * Types that only C can take apart are listed here; the others, and subclasses, are those of shoal._describe, which is
  * asked with the type and gives a describer: a callable(obj, protocol) -> what __reduce__ would say, or None.
@@ -25,22 +25,22 @@ static unsigned version_of(PyTypeObject *type)
 
 /* ---- savers for what other files write, in the form of this table ---- */
 
-static int save_module(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
+static int save_module(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     return shoal__save_module(e, obj) < 0 ? -1 : 1;
 }
 
-static int save_code(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
+static int save_code(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     return shoal__save_code(e, obj) < 0 ? -1 : 1;
 }
 
-static int save_cell(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
+static int save_cell(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     return shoal__save_cell(e, obj) < 0 ? -1 : 1;
 }
 
-static int save_described(struct shoal_encoder *e, PyObject *obj, PyObject *describer)
+static int save_with_describer(struct shoal_encoder *e, PyObject *obj, PyObject *describer)
 {
     PyObject *value = PyObject_CallFunction(describer, "Oi", obj, e->protocol);
     int result = -1;
@@ -52,21 +52,17 @@ static int save_described(struct shoal_encoder *e, PyObject *obj, PyObject *desc
     return result;
 }
 
+static int save_described(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind)
+{
+    return save_with_describer(e, obj, kind->about);
+}
+
 int shoal__save_single_dispatch(struct shoal_encoder *e, PyObject *function)
 {
     PyObject *describe = shoal_pickle__import("shoal._describe", "single_dispatch");
-    int result = describe ? save_described(e, function, describe) : -1;
+    int result = describe ? save_with_describer(e, function, describe) : -1;
     Py_XDECREF(describe);
     return result < 0 ? -1 : 0;
-}
-
-/* Of an exception of an ordinary class, pickle loses the links to other exceptions and nothing else. */
-static int save_exception(struct shoal_encoder *e, PyObject *obj, PyObject *describer)
-{
-    const PyBaseExceptionObject *error = (PyBaseExceptionObject *)obj;
-    if (!error->cause && !error->context && !error->suppress_context)
-        return 0;
-    return save_described(e, obj, describer);
 }
 
 /* ---- marks, which are compared by identity: dataclasses.MISSING and others ---- */
@@ -90,7 +86,7 @@ static const char *module_of_marks(PyTypeObject *type)
     return NULL;
 }
 
-static int save_mark(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
+static int save_mark(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     PyObject *module_name = PyUnicode_InternFromString(module_of_marks(Py_TYPE(obj)));
     PyObject *module = module_name ? PyImport_Import(module_name) : NULL;
@@ -117,7 +113,7 @@ static bool may_be_type_parameter(PyTypeObject *type)
     return strcmp(name, "TypeVar") == 0 || strcmp(name, "ParamSpec") == 0 || strcmp(name, "TypeVarTuple") == 0;
 }
 
-static int save_type_parameter(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
+static int save_type_parameter(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     int importable = shoal__is_importable(e, obj);
     if (importable != 0)
@@ -172,29 +168,33 @@ static bool is_plain_module(const struct shoal_pickle_state *state, PyTypeObject
             _PyType_Lookup(type, state->names.reduce) == state->writer.object_reduce);
 }
 
-/* shoal._describe's word about it: (describer or None, is it about links only) */
 static int ask_describers(struct shoal_encoder *e, struct shoal_special_type *entry)
 {
     PyObject **find = &e->state->writer.find_describer;
     if (!*find)
         *find = shoal_pickle__import("shoal._describe", "find_describer");
-    PyObject *found = *find ? PyObject_CallOneArg(*find, (PyObject *)entry->type) : NULL;
-    PyObject *describer;
-    int links_only;
-    int result = found && PyArg_ParseTuple(found, "Op", &describer, &links_only) ? 0 : -1;
-    if (result == 0 && describer != Py_None) {
-        entry->describer = Py_NewRef(describer);
-        entry->save = links_only ? save_exception : save_described;
+    PyObject *describer = *find ? PyObject_CallOneArg(*find, (PyObject *)entry->type) : NULL;
+    if (!describer)
+        return -1;
+    if (describer == Py_None) {
+        Py_DECREF(describer);
+    } else {
+        entry->about = describer;
+        entry->save = save_described;
     }
-    Py_XDECREF(found);
-    return result;
+    return 0;
 }
 
 static int find_out(struct shoal_encoder *e, PyTypeObject *type, struct shoal_special_type *entry)
 {
     *entry = (struct shoal_special_type){.type = type};
+    bool is_exception = PyType_HasFeature(type, Py_TPFLAGS_BASE_EXC_SUBCLASS);
+    if (is_exception && shoal__learn_exception(e, type, entry) < 0)
+        return -1;
     _PyType_Lookup(type, e->state->names.reduce_ex); /* gives it a version tag if it has none */
     entry->version = version_of(type);
+    if (is_exception)
+        return 0;
     entry->save = saver_of_builtin(type);
     if (!entry->save && is_plain_module(e->state, type))
         entry->save = save_module;
@@ -211,27 +211,30 @@ static int save_with(struct shoal_encoder *e, PyObject *obj, const struct shoal_
 {
     if (!entry->save)
         return 0;
-    shoal_special_saver save = entry->save;
-    PyObject *describer = Py_XNewRef(entry->describer); /* the entry may be replaced meanwhile */
-    int result = save(e, obj, describer);
-    Py_XDECREF(describer);
+    struct shoal_special_type kind = *entry; /* which may be replaced meanwhile */
+    Py_XINCREF(kind.about);
+    int result = kind.save(e, obj, &kind);
+    Py_XDECREF(kind.about);
     return result;
 }
 
 int shoal__save_special(struct shoal_encoder *e, PyObject *obj)
 {
     PyTypeObject *type = Py_TYPE(obj);
-    struct shoal_special_type *entry = &e->state->special_types[((uintptr_t)type >> 5) % SHOAL_SPECIAL_TYPES];
-    if (entry->type == type && entry->version != 0 && entry->version == version_of(type))
-        return save_with(e, obj, entry);
+    size_t set = ((uintptr_t)type >> 5) % (SHOAL_SPECIAL_TYPES / SHOAL_SPECIAL_WAYS);
+    struct shoal_special_type *entries = &e->state->special_types[set * SHOAL_SPECIAL_WAYS];
+    for (int i = 0; i < SHOAL_SPECIAL_WAYS; i++)
+        if (entries[i].type == type && entries[i].version != 0 && entries[i].version == version_of(type))
+            return save_with(e, obj, &entries[i]);
     struct shoal_special_type found;
     if (find_out(e, type, &found) < 0)
         return -1;
-    PyObject *replaced = entry->describer;
-    Py_XINCREF(found.describer); /* the entry's own */
-    *entry = found;
+    PyObject *replaced = entries[SHOAL_SPECIAL_WAYS - 1].about;
+    memmove(entries + 1, entries, (SHOAL_SPECIAL_WAYS - 1) * sizeof *entries);
+    Py_XINCREF(found.about); /* the entry's own */
+    entries[0] = found;
     Py_XDECREF(replaced);
     int result = save_with(e, obj, &found);
-    Py_XDECREF(found.describer);
+    Py_XDECREF(found.about);
     return result;
 }

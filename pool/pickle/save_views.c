@@ -2,7 +2,7 @@
 /* save_views.c - objects that show what others hold: dict views, mapping proxies, memory views. */
 #include "special.h"
 
-int shoal__save_mapping_proxy(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
+int shoal__save_mapping_proxy(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     PyObject *copy = PyDict_New();
     PyObject *arguments = NULL;
@@ -12,7 +12,7 @@ int shoal__save_mapping_proxy(struct shoal_encoder *e, PyObject *obj, PyObject *
     return shoal__save_made(e, (PyObject *)&PyDictProxy_Type, arguments, obj);
 }
 
-int shoal__save_dict_view(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
+int shoal__save_dict_view(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     PyObject *parts = PySequence_List(obj);
     PyObject *arguments = parts ? Py_BuildValue("(sO)", Py_TYPE(obj)->tp_name, parts) : NULL;
@@ -101,7 +101,7 @@ static int save_cast(struct shoal_encoder *e, PyObject *obj, const Py_buffer *vi
     return result;
 }
 
-int shoal__save_memory_view(struct shoal_encoder *e, PyObject *obj, PyObject *Py_UNUSED(describer))
+int shoal__save_memory_view(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     Py_buffer view;
     if (PyObject_GetBuffer(obj, &view, PyBUF_FULL_RO) < 0)

@@ -11,22 +11,26 @@
 
 /*
  * 1: written; 0: there is nothing special about this one, ask it; -1 with an exception.
- * describer: of shoal._describe, for those that are told of in Python; else NULL.
+ * kind: what is known of its type.
  */
-typedef int (*shoal_special_saver)(struct shoal_encoder *e, PyObject *obj, PyObject *describer);
+typedef int (*shoal_special_saver)(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind);
 
 /* callable(*arguments), into the memo as obj. Steals `arguments`, which may be NULL with an exception set. 1 or -1. */
 int shoal__save_made(struct shoal_encoder *e, PyObject *callable, PyObject *arguments, PyObject *obj);
 
-int shoal__save_property(struct shoal_encoder *e, PyObject *obj, PyObject *describer);
-int shoal__save_wrapped(struct shoal_encoder *e, PyObject *obj, PyObject *describer); /* classmethod, staticmethod */
-int shoal__save_own_descriptor(struct shoal_encoder *e, PyObject *obj, PyObject *describer); /* a type's own, of C */
-int shoal__save_method(struct shoal_encoder *e, PyObject *obj, PyObject *describer);
-int shoal__save_super(struct shoal_encoder *e, PyObject *obj, PyObject *describer);
+int shoal__save_property(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind);
+int shoal__save_wrapped(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind); /* classmethod, staticmethod */
+int shoal__save_own_descriptor(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind); /* a type's own, of C */
+int shoal__save_method(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind);
+int shoal__save_super(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind);
 
-int shoal__save_mapping_proxy(struct shoal_encoder *e, PyObject *obj, PyObject *describer);
-int shoal__save_memory_view(struct shoal_encoder *e, PyObject *obj, PyObject *describer);
-int shoal__save_dict_view(struct shoal_encoder *e, PyObject *obj, PyObject *describer);
+int shoal__save_exception(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind);
+/* The entry of an exception type. 0 or -1. */
+int shoal__learn_exception(struct shoal_encoder *e, PyTypeObject *type, struct shoal_special_type *entry);
+
+int shoal__save_mapping_proxy(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind);
+int shoal__save_memory_view(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind);
+int shoal__save_dict_view(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind);
 
 /* For fields and parameters of dataclasses. 1: *ret_saver is set; 0: the type is none of these; -1. */
 int shoal__find_dataclass_saver(struct shoal_pickle_state *state, PyTypeObject *type, shoal_special_saver *ret_saver);

@@ -141,6 +141,13 @@ static int names_init(struct shoal_state_names *names)
         {&names->cache, "cache"},
         {&names->spec, "__spec__"},
         {&names->initializing, "_initializing"},
+        {&names->init, "__init__"},
+        {&names->setattr, "__setattr__"},
+        {&names->cause, "__cause__"},
+        {&names->context, "__context__"},
+        {&names->suppress_context, "__suppress_context__"},
+        {&names->notes, "__notes__"},
+        {&names->exception_args, "args"},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
         if (!(*wanted[i].name = PyUnicode_InternFromString(wanted[i].text)))
@@ -201,7 +208,7 @@ int shoal_pickle_state_traverse(struct shoal_pickle_state *state, visitproc visi
     if (!result)
         result = visit_section(&state->reader, sizeof state->reader, visit, arg);
     for (size_t i = 0; !result && i < SHOAL_SPECIAL_TYPES; i++)
-        Py_VISIT(state->special_types[i].describer);
+        Py_VISIT(state->special_types[i].about);
     if (!result)
         result = visit_section(&state->classes, sizeof state->classes, visit, arg);
     if (!result)
@@ -221,7 +228,7 @@ int shoal_pickle_state_clear(struct shoal_pickle_state *state)
     }
     for (size_t i = 0; i < SHOAL_SPECIAL_TYPES; i++) {
         state->special_types[i].version = 0;
-        Py_CLEAR(state->special_types[i].describer);
+        Py_CLEAR(state->special_types[i].about);
     }
     clear_section(&state->classes, sizeof state->classes);
     clear_section(&state->dataclasses, sizeof state->dataclasses);

@@ -101,6 +101,13 @@ struct shoal_state_names {
     PyObject *cache;
     PyObject *spec;         /* "__spec__" */
     PyObject *initializing; /* "_initializing" */
+    PyObject *init;         /* "__init__" */
+    PyObject *setattr;      /* "__setattr__" */
+    PyObject *cause;        /* "__cause__" */
+    PyObject *context;      /* "__context__" */
+    PyObject *suppress_context; /* "__suppress_context__" */
+    PyObject *notes;            /* "__notes__" */
+    PyObject *exception_args;   /* "args" */
 };
 
 /* What streams name to make things again that travel by value: shoal._rebuild.<name>. */
@@ -221,11 +228,13 @@ enum { SHOAL_PLAIN_TYPES = 256 };
 struct shoal_special_type {
     PyTypeObject *type; /* compared, never followed */
     unsigned version;   /* 0: no entry */
-    int (*save)(struct shoal_encoder *e, PyObject *obj, PyObject *describer); /* NULL: nothing special about it */
-    PyObject *describer; /* strong, or NULL */
+    unsigned facts;     /* of exceptions (save_exception.c) */
+    /* NULL: nothing special about it */
+    int (*save)(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind);
+    PyObject *about; /* strong, or NULL: a describer, or the names of an exception's slots */
 };
 
-enum { SHOAL_SPECIAL_TYPES = 256 };
+enum { SHOAL_SPECIAL_TYPES = 1024, SHOAL_SPECIAL_WAYS = 4 };
 
 /* A code object by the bytes as which it came (code_bytes.c). */
 struct shoal_known_code {

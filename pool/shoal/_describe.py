@@ -5,7 +5,7 @@ A describer is a callable(object, protocol) that returns what ``__reduce__`` wou
 this one, ask it. The pickler asks ``find_describer`` once for each type. Where ordinary names suffice, none of Shoal's
 is used, so that the pickle can be read where there is no Shoal.
 
-Those here are objects in memory; exceptions, files and typing objects have modules of their own.
+Those here are objects in memory; files and typing objects have modules of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from types import MemberDescriptorType
 from typing import Any
 
-from shoal import _describe_exceptions, _describe_files, _describe_typing, _ext, _rebuild
+from shoal import _describe_files, _describe_typing, _ext, _rebuild
 
 __all__ = ["find_describer", "single_dispatch"]
 
@@ -212,18 +212,15 @@ _exactly = {id(cls): describer for cls, describer in _EXACTLY.items()}
 _and_subclasses = {id(cls): describer for cls, describer in _AND_SUBCLASSES.items()}
 
 
-def find_describer(cls: type) -> tuple[Describer | None, bool]:
-    """The describer for objects of exactly this type, if any; and whether it is one for exceptions' links only."""
-    mro = type.__dict__["__mro__"].__get__(cls)
-    if any(base is BaseException for base in mro):
-        return _describe_exceptions.find(cls)
+def find_describer(cls: type) -> Describer | None:
+    """The describer for objects of exactly this type, if any. Exceptions are told of in C."""
     if id(cls) in _exactly:
-        return _exactly[id(cls)], False
-    for base in mro:
+        return _exactly[id(cls)]
+    for base in type.__dict__["__mro__"].__get__(cls):
         if id(base) in _and_subclasses:
-            return _and_subclasses[id(base)], False
+            return _and_subclasses[id(base)]
         namespace = type.__dict__["__dict__"].__get__(base)
         if any(name in namespace for name in _OWN_WAYS):
             break  # it says itself how it is made again
     place = type.__dict__["__module__"].__get__(cls), type.__dict__["__name__"].__get__(cls)
-    return _LATER.get(place), False
+    return _LATER.get(place)
