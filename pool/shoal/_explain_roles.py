@@ -118,14 +118,19 @@ def module_of(part: Part, word: str, item: Part) -> None:
     part.own += item.own
 
 
+def absorb(part: Part, container: Part) -> None:
+    """What a container takes itself, and what was only counted in it, is the part's. Its children are left to tell."""
+    part.own += container.own
+    part.folded += container.folded
+    part.folded_size += container.folded_size
+
+
 def each(part: Part, word: str, item: Part) -> None:
     """The elements of a tuple or list, all by the same word."""
     if item.same_as is not None or item.kind not in ("tuple", "list"):
         skip(part, word, item)
         return
-    part.own += item.own
-    part.folded += item.folded
-    part.folded_size += item.folded_size
+    absorb(part, item)
     for child in item.children:
         UNLESS_USUAL(part, word, child)
 
@@ -138,9 +143,7 @@ def named(part: Part, word: str, item: Part) -> None:
     if not is_first(item, "dict"):
         skip(part, word, item)
         return
-    part.own += item.own
-    part.folded += item.folded
-    part.folded_size += item.folded_size
+    absorb(part, item)
     for child in item.children:
         take(part, child, f"{word} {value_text(child.key)}".strip() if child.key is not None else f"{word}'s key")
 
@@ -162,9 +165,7 @@ def members(part: Part, word: str, item: Part) -> None:
     if not is_first(item, "list"):
         skip(part, word, item)
         return
-    part.own += item.own
-    part.folded += item.folded
-    part.folded_size += item.folded_size
+    absorb(part, item)
     for child in item.children:
         pair = child.value
         if is_first(child, "tuple") and isinstance(pair, list) and len(pair) >= 2:

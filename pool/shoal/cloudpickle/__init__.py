@@ -14,40 +14,8 @@ for those who import from there.
 
 from __future__ import annotations
 
-from shoal.cloudpickle import cloudpickle
-from shoal.cloudpickle._pickler import (
-    DEFAULT_PROTOCOL,
-    CloudPickler,
-    Pickler,
-    __version__,
-    dump,
-    dumps,
-    dynamic_subimport,
-    instance,
-    is_tornado_coroutine,
-    list_registry_pickle_by_value,
-    load,
-    loads,
-    register_pickle_by_value,
-    subimport,
-    unregister_pickle_by_value,
-)
+from shoal.cloudpickle import _pickler, cloudpickle
+from shoal.cloudpickle._pickler import *  # noqa: F403
 
-__all__ = [
-    "DEFAULT_PROTOCOL",
-    "CloudPickler",
-    "Pickler",
-    "__version__",
-    "cloudpickle",
-    "dump",
-    "dumps",
-    "dynamic_subimport",
-    "instance",
-    "is_tornado_coroutine",
-    "list_registry_pickle_by_value",
-    "load",
-    "loads",
-    "register_pickle_by_value",
-    "subimport",
-    "unregister_pickle_by_value",
-]
+__all__ = ["cloudpickle"]
+__all__ += _pickler.__all__
