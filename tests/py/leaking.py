@@ -18,17 +18,17 @@ def run(work, rounds):
     sys._clear_type_cache()  # it keeps names of attributes until their place is taken
 
 
-def leaks(work):
-    """Does each time ROUNDS of work leave memory behind, again and again? A cache or a table that grows has its end."""
-    run(work, ROUNDS)
+def leaks(work, rounds=ROUNDS):
+    """Do so many rounds of work leave memory behind, again and again? A cache or a table that grows has its end."""
+    run(work, rounds)
     gc.freeze()  # the many collections have only the work's objects to look at
     tracemalloc.start()
     try:
-        run(work, 20)
+        run(work, rounds // 5)
         for _ in range(15):
             before = tracemalloc.get_traced_memory()[0]
-            run(work, ROUNDS)
-            if tracemalloc.get_traced_memory()[0] - before < ROUNDS * SMALLEST_OBJECT / 2:
+            run(work, rounds)
+            if tracemalloc.get_traced_memory()[0] - before < rounds * SMALLEST_OBJECT / 2:
                 return False
     finally:
         tracemalloc.stop()

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Every public name is used many times and leaves no memory behind. A name without a line here is a failure."""
+
+import io
+import pickle
+import sys
+import threading
+import types
+import warnings
+
+import pytest
+
+import shoal
+from leaking import leaks
+from shoal import cloudpickle
+
+# pytest keeps each warning: from 3.12 on Python warns of a fork while there are threads.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+FEW = 10  # rounds of what starts processes
+
+
+class Plain:
+    pass
+
+
+def through_file(dump, load):
+    with io.BytesIO() as file:
+        dump([Plain(), lambda: 1], file)
+        file.seek(0)
+        return load(file)
+
+
+def through_types(pickler, unpickler):
+    return through_file(lambda obj, file: pickler(file).dump(obj), lambda file: unpickler(file).load())
+
+
+def register_and_unregister(library):
+    module = types.ModuleType("leaky_module")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "leaky_module", module)
+        library.register_pickle_by_value(module)
+        assert library.list_registry_pickle_by_value() == {"leaky_module"}
+        library.unregister_pickle_by_value(module)
+
+
+def raised(make):
+    """An exception that goes out with a traceback, and to another process."""
+    try:
+        raise make()
+    except Exception as error:
+        return shoal.loads(shoal.dumps(error)), pickle.loads(pickle.dumps(error))
+
+
+def refused(work, expected):
+    try:
+        work()
+    except expected:
+        return
+    raise AssertionError("nothing was raised")
+
+
+def new_pool():
+    with shoal.Pool(1) as pool:
+        pool.apply(int)
+
+
+def new_executor():
+    with shoal.ProcessPoolExecutor(1) as executor:
+        executor.submit(int).result()
+
+
+def arrays_freed(make):
+    def work():
+        array = make()
+        array[:] = 1
+        return array.sum()
+
+    return work
+
+
+def is_coroutine():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cloudpickle.is_tornado_coroutine(print)
+
+
+def with_pool(use):
+    """Of what a pool gives out: `use` gets the one that all rounds share."""
+    use.wants_pool = True
+    return use
+
+
+WORK = {
+    "ArgumentDecodingError": lambda: raised(lambda: shoal.ArgumentDecodingError("x")),
+    "AsyncResult": with_pool(lambda pool: pool.apply_async(len, ("ab",)).get()),
+    "Future": lambda: shoal.Future().cancel(),
+    "IMapIterator": with_pool(lambda pool: [list(pool.imap(len, ["a", "bc"])), list(pool.imap_unordered(len, ["a"]))]),
+    "MapResult": with_pool(lambda pool: pool.map_async(len, ["a", "bc"]).get()),
+    "Pickler": lambda: through_types(shoal.Pickler, pickle.Unpickler),
+    "PicklingError": lambda: refused(lambda: shoal.dumps([threading.Lock()]), TypeError) or raised(shoal.PicklingError),
+    "Pool": new_pool,
+    "PoolBroken": lambda: raised(lambda: shoal.PoolBroken("x")),
+    "PoolTerminated": lambda: raised(lambda: shoal.PoolTerminated("x")),
+    "ProcessPoolExecutor": new_executor,
+    "RemoteError": lambda: raised(lambda: shoal.RemoteError("T", "m", "t", "r")),
+    "ResultEncodingError": lambda: raised(lambda: shoal.ResultEncodingError("e", "v")),
+    "Unpickler": lambda: through_types(shoal.Pickler, shoal.Unpickler),
+    "UnpicklingError": lambda: refused(lambda: shoal.loads(b"\x80\x05]"), (EOFError, shoal.UnpicklingError)),
+    "WorkerLost": lambda: raised(lambda: shoal.WorkerLost(1, 2, 9, None, "x")),
+    "array": arrays_freed(lambda: shoal.array([1.0, 2.0])),
+    "cloudpickle": lambda: shoal.cloudpickle.loads(shoal.cloudpickle.dumps(lambda: 1)),
+    "dump": lambda: through_file(shoal.dump, pickle.load),
+    "dumps": lambda: shoal.dumps([Plain(), lambda: 1]),
+    "empty": arrays_freed(lambda: shoal.empty(10)),
+    "explain": lambda: str(shoal.explain([Plain(), lambda: 1])),
+    "explain_stream": lambda: [str(part) for part in shoal.explain_stream(pickle.dumps([Plain()]))],
+    "in_worker": shoal.in_worker,
+    "list_registry_pickle_by_value": lambda: register_and_unregister(shoal),
+    "load": lambda: through_file(shoal.dump, shoal.load),
+    "loads": lambda: shoal.loads(shoal.dumps([Plain(), lambda: 1])),
+    "register_pickle_by_value": lambda: register_and_unregister(shoal),
+    "share": lambda: shoal.share([1, 2]).sum(),
+    "unregister_pickle_by_value": lambda: register_and_unregister(shoal),
+    "usable_cpus": shoal.usable_cpus,
+}
+
+CLOUDPICKLE_WORK = {
+    "CloudPickler": lambda: through_types(cloudpickle.CloudPickler, pickle.Unpickler),
+    "Pickler": lambda: through_types(cloudpickle.Pickler, shoal.Unpickler),
+    "cloudpickle": lambda: cloudpickle.cloudpickle.dumps(Plain()),
+    "dump": lambda: through_file(cloudpickle.dump, pickle.load),
+    "dumps": lambda: cloudpickle.dumps([Plain(), lambda: 1], protocol=4),
+    "dynamic_subimport": lambda: cloudpickle.dynamic_subimport("leaky_module", {"x": [1]}),
+    "instance": lambda: cloudpickle.instance(Plain),
+    "is_tornado_coroutine": is_coroutine,
+    "list_registry_pickle_by_value": lambda: register_and_unregister(cloudpickle),
+    "load": lambda: through_file(cloudpickle.dump, cloudpickle.load),
+    "loads": lambda: cloudpickle.loads(cloudpickle.dumps([Plain(), lambda: 1])),
+    "register_pickle_by_value": lambda: register_and_unregister(cloudpickle),
+    "subimport": lambda: cloudpickle.subimport("os.path"),
+    "unregister_pickle_by_value": lambda: register_and_unregister(cloudpickle),
+}
+
+CONSTANTS = {"__version__", "DEFAULT_PROTOCOL"}
+
+
+@pytest.mark.parametrize("work, public", [(WORK, shoal.__all__), (CLOUDPICKLE_WORK, cloudpickle.__all__)])
+def test_no_public_name_is_left_out(work, public):
+    assert set(work) == set(public) - CONSTANTS
+
+
+@pytest.fixture(scope="module")
+def one_pool():
+    with shoal.Pool(1) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("name", sorted(WORK))
+def test_a_public_name_leaves_nothing_behind(name, request):
+    work, rounds = WORK[name], FEW if name in ("Pool", "ProcessPoolExecutor") else 100
+    if getattr(work, "wants_pool", False):
+        pool = request.getfixturevalue("one_pool")
+        assert not leaks(lambda: work(pool), rounds)
+    else:
+        assert not leaks(work, rounds)
+
+
+@pytest.mark.parametrize("name", sorted(CLOUDPICKLE_WORK))
+def test_a_public_name_of_cloudpickles_leaves_nothing_behind(name):
+    assert not leaks(CLOUDPICKLE_WORK[name])
