@@ -57,19 +57,40 @@ int engine_check_quietly(struct engine *engine)
 
 /* ---- making ---- */
 
-static int attach_worker_rings(struct engine *engine, uint64_t *offset)
+struct shoal_taskqueue_config engine_config(const struct engine *engine)
 {
-    for (unsigned i = 0; i < engine->worker_count; i++) {
+    return (struct shoal_taskqueue_config){
+        .slot_count = ENGINE_SLOTS,
+        .worker_count = engine->worker_count,
+        .doorbell = engine->doorbell,
+        .spin_ns = -1,
+    };
+}
+
+struct engine_places engine_places(const struct shoal_taskqueue_config *config)
+{
+    struct engine_places places;
+    places.tasks = (shoal_taskqueue_footprint(config) + 4095) & ~UINT64_C(4095);
+    places.rings = places.tasks + TASK_RING_BYTES;
+    places.worker_bytes = shoal_ring_footprint(RESULT_RING_BYTES) + shoal_ring_footprint(ORDER_RING_BYTES);
+    places.end = places.rings + config->worker_count * places.worker_bytes;
+    return places;
+}
+
+static int make_worker_rings(struct engine *engine, const struct engine_places *places)
+{
+    struct shoal_region *region = engine->home->region;
+    uint64_t offset = engine->control + places->rings;
+    for (unsigned i = 0; i < engine->worker_count; i++, offset += places->worker_bytes) {
         struct worker *worker = &engine->workers[i];
-        int error = shoal_ring_format(engine->home->region, *offset, RESULT_RING_BYTES);
+        uint64_t orders = offset + shoal_ring_footprint(RESULT_RING_BYTES);
+        int error = shoal_ring_format(region, offset, RESULT_RING_BYTES);
         if (error == 0)
-            error = shoal_ring_attach(engine->home->region, *offset, &worker->results);
-        *offset += shoal_ring_footprint(RESULT_RING_BYTES);
+            error = shoal_ring_attach(region, offset, &worker->results);
         if (error == 0)
-            error = shoal_ring_format(engine->home->region, *offset, ORDER_RING_BYTES);
+            error = shoal_ring_format(region, orders, ORDER_RING_BYTES);
         if (error == 0)
-            error = shoal_ring_attach(engine->home->region, *offset, &worker->orders);
-        *offset += shoal_ring_footprint(ORDER_RING_BYTES);
+            error = shoal_ring_attach(region, orders, &worker->orders);
         if (error < 0)
             return raise_error(error, "cannot map the rings of a worker");
     }
@@ -78,16 +99,9 @@ static int attach_worker_rings(struct engine *engine, uint64_t *offset)
 
 static int make_shared(struct engine *engine)
 {
-    struct shoal_taskqueue_config config = {
-        .slot_count = ENGINE_SLOTS,
-        .worker_count = engine->worker_count,
-        .doorbell = engine->doorbell,
-        .spin_ns = -1,
-    };
-    uint64_t queue_bytes = (shoal_taskqueue_footprint(&config) + 4095) & ~UINT64_C(4095);
-    engine->control_bytes = queue_bytes + TASK_RING_BYTES +
-                            engine->worker_count *
-                                (shoal_ring_footprint(RESULT_RING_BYTES) + shoal_ring_footprint(ORDER_RING_BYTES));
+    struct shoal_taskqueue_config config = engine_config(engine);
+    struct engine_places places = engine_places(&config);
+    engine->control_bytes = places.end;
     struct home *home = engine->home;
     int error = shoal_arena_alloc(home->arena, engine->control_bytes, &engine->control);
     if (error == -EDQUOT || error == -E2BIG) {
@@ -103,14 +117,13 @@ static int make_shared(struct engine *engine)
     error = shoal_taskqueue_create(home->region, engine->control, &config, &engine->queue);
     if (error < 0)
         return raise_error(error, "cannot make the task queue");
-    engine->tasks.offset = engine->control + queue_bytes;
+    engine->tasks.offset = engine->control + places.tasks;
     void *base;
     error = shoal_region_mirror(home->region, engine->tasks.offset, TASK_RING_BYTES, &base);
     if (error < 0)
         return raise_error(error, "cannot map the task ring");
     engine->tasks.base = base;
-    uint64_t offset = engine->tasks.offset + TASK_RING_BYTES;
-    return attach_worker_rings(engine, &offset);
+    return make_worker_rings(engine, &places);
 }
 
 static int make_private(struct engine *engine)
@@ -126,8 +139,10 @@ static int make_private(struct engine *engine)
             PyErr_NoMemory();
         return -1;
     }
-    for (unsigned i = 0; i < engine->worker_count; i++)
+    for (unsigned i = 0; i < engine->worker_count; i++) {
         engine->workers[i].peer = (struct shoal_peer){.pid = 0, .pidfd = -1};
+        engine->workers[i].status_fd = -1;
+    }
     engine->progress_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (engine->progress_fd < 0)
         return raise_error(-errno, "cannot make an eventfd");
@@ -159,6 +174,21 @@ static int choose_holders(struct engine *engine)
     return 0;
 }
 
+void engine_init(struct engine *engine, struct module_state *state, uint64_t epoch)
+{
+    engine->state = state;
+    engine->module = Py_NewRef(PyType_GetModule(state->engine_type));
+    engine->epoch = epoch;
+    engine->control = HOME_NO_BLOCK;
+    engine->backlog_end = &engine->backlog;
+    engine->finished_end = &engine->finished;
+    engine->progress_fd = -1;
+    engine->forking_index = -1;
+    engine->lifeline = (struct shoal_lifeline){.read_fd = -1, .write_fd = -1};
+    engine->next = state->engines;
+    state->engines = engine;
+}
+
 PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"workers", "start", "max_tasks", NULL};
@@ -187,22 +217,12 @@ PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     struct engine *engine = (struct engine *)type->tp_alloc(type, 0);
     if (engine == NULL)
         return NULL;
-    engine->state = state;
-    engine->module = Py_NewRef(PyType_GetModule(state->engine_type));
+    engine_init(engine, state, state->fork_epoch);
     engine->home = home_retain(home);
-    engine->epoch = state->fork_epoch;
     engine->start = Py_NewRef(start);
     engine->worker_count = (unsigned)workers;
     engine->max_tasks = max_tasks;
     engine->doorbell = kind;
-    engine->control = HOME_NO_BLOCK;
-    engine->backlog_end = &engine->backlog;
-    engine->finished_end = &engine->finished;
-    engine->progress_fd = -1;
-    engine->forking_index = -1;
-    engine->lifeline = (struct shoal_lifeline){.read_fd = -1, .write_fd = -1};
-    engine->next = state->engines;
-    state->engines = engine;
     if (choose_holders(engine) < 0 || make_private(engine) < 0 || make_shared(engine) < 0) {
         Py_DECREF(engine);
         return NULL;

@@ -2,7 +2,7 @@
 /*
  * engine.h - one pool: the parent's ledger, its workers, and what both sides share.
  *
- * Shared memory of an engine (one arena block, mapped before the workers fork):
+ * Shared memory of an engine (one arena block, mapped before the workers fork or given to them by descriptor):
  *
  *     task queue            slots, index ring, bells (<shoal/taskqueue.h>)
  *     task ring             streams, mapped twice; the parent writes, workers read in place
@@ -14,7 +14,7 @@
  *
  * Files: engine.c its making; engine_end.c its end; engine_type.c the type; submit.c encode and publish; drain.c read
  * the result rings; wait.c sleep until something is done; recover.c a worker has died; progress.c the thread behind it
- * all; worker.c the loop in the child; worker_result.c how it answers.
+ * all; worker.c the loop in the child; worker_result.c how it answers; attach.c a child that inherited nothing.
  */
 #ifndef SHOAL_EXT_ENGINE_H
 #define SHOAL_EXT_ENGINE_H
@@ -121,6 +121,7 @@ struct task_ring {
 struct worker {
     struct shoal_ring *results, *orders;
     struct shoal_peer peer; /* pidfd -1: no process */
+    int status_fd;          /* not our child: who forked it says here how it ended; -1 otherwise */
     uint64_t lease, lease_bytes;
     uint64_t wanted_bytes; /* asked for and not granted yet */
     int64_t wanted_since_ns;
@@ -136,7 +137,8 @@ struct engine {
     struct home *home;
     struct engine *next;
     uint64_t epoch;
-    PyObject *start; /* callable(engine, index) -> pid */
+    PyObject *start; /* callable(engine, index) -> pid, or (pid, status_fd) if it is not our child */
+    pid_t served_pid; /* in a worker that was not forked from its pool's process: that process; else 0 */
     int forking_index; /* the worker that forking_thread is forking right now, else -1 */
     unsigned long forking_thread;
     PyObject *broken; /* exception, or NULL */
@@ -234,6 +236,7 @@ int timeout_to_deadline(PyObject *timeout, int64_t *ret_deadline_ns);
 
 /* recover.c */
 int engine_start_worker(struct engine *engine, unsigned index);
+void engine_close_process(struct worker *worker); /* what we have to watch it with */
 void engine_bury_dead(struct engine *engine); /* look at every worker's pidfd, recover, replace */
 /* Now and then, with work in flight: is the table that workers can write sound, does nobody sleep who should not? */
 #define LOOK_CLOSER_NS INT64_C(1000000000)
@@ -259,6 +262,7 @@ void engine_destroy(struct engine *engine); /* workers gone: free everything sha
 void engine_unmap(struct engine *engine);   /* the second half of it */
 
 /* engine.c, engine_end.c: methods and slots of the type, which engine_type.c lists */
+void engine_init(struct engine *engine, struct module_state *state, uint64_t epoch); /* of one just allocated */
 PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 void engine_dealloc(struct engine *engine);
 int engine_traverse(struct engine *engine, visitproc visit, void *arg);
@@ -267,6 +271,17 @@ PyObject *engine_terminate(struct engine *engine, PyObject *error);
 PyObject *engine_fail(struct engine *engine, PyObject *error);
 PyObject *engine_close(struct engine *engine, PyObject *unused);
 PyObject *engine_join(struct engine *engine, PyObject *args, PyObject *kwargs);
+
+/* The parts of the block of an engine with this task queue, from its start on. */
+struct engine_places {
+    uint64_t tasks, rings, end;
+    uint64_t worker_bytes; /* of the rings of each worker: results, then orders */
+};
+struct shoal_taskqueue_config engine_config(const struct engine *engine);
+struct engine_places engine_places(const struct shoal_taskqueue_config *config);
+
+/* attach.c */
+PyObject *engine_handover(struct engine *engine, PyObject *unused);
 
 /* worker.c */
 PyObject *engine_work(struct engine *engine, PyObject *args);

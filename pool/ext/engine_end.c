@@ -45,8 +45,10 @@ void engine_destroy(struct engine *engine)
         engine_await_nobody_inside(engine);
     engine_free_waiters(engine);
     shoal_lifeline_close(&engine->lifeline);
+    engine_discard_later(engine, engine->start); /* with the descriptors that it keeps for workers to be started */
+    engine->start = NULL;
     for (unsigned i = 0; engine->workers != NULL && i < engine->worker_count; i++)
-        shoal_peer_close(&engine->workers[i].peer);
+        engine_close_process(&engine->workers[i]);
     engine->unmap_later = engine->submitting > 0; /* it may be this very thread, further up: user code of a pickling */
     if (!engine->unmap_later)
         engine_unmap(engine);

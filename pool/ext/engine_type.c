@@ -152,6 +152,8 @@ PyDoc_STRVAR(engine_doc,
 "Engine(workers, start, max_tasks=0)\n--\n\n"
 "One pool: workers, task queue, arena use.\n\n"
 "start(engine, index) forks worker `index` and returns its pid; the child calls engine.work() and then os._exit().\n"
+"Or it has another process start it, and returns its pid and a descriptor from which its exit status can be read (8\n"
+"bytes, as multiprocessing's forkserver writes it; the engine closes it).\n"
 "A worker ends after max_tasks tasks (0: never) and is replaced. Raises ValueError for a number of workers outside of\n"
 "1 to 1000 or a bad SHOAL_ARENA_LIMIT or SHOAL_DOORBELL, OSError and MemoryError with the cause. Usable from any\n"
 "thread of the process that made it; in a forked child every method raises RuntimeError.");
@@ -180,9 +182,13 @@ static PyMethodDef engine_methods[] = {
     {"stats", (PyCFunction)engine_stats, METH_NOARGS, DOC("stats($self, /)", "Counters, by name.")},
     {"verify", (PyCFunction)engine_verify, METH_NOARGS,
      DOC("verify($self, /)", "Check everything shared; OSError if something is not valid.")},
+    {"handover", (PyCFunction)engine_handover, METH_NOARGS,
+     DOC("handover($self, /)",
+         "What a worker that is not forked from this process needs: (bytes, descriptors) for shoal._ext.attach there.\n"
+         "The descriptors stay the engine's.")},
     {"work", (PyCFunction)engine_work, METH_VARARGS,
      DOC("work($self, index, setup, encode_error, /)",
-         "In the forked child: serve until told to stop; returns the exit code.")},
+         "In the worker: serve until told to stop; returns the exit code.")},
     {NULL, NULL, 0, NULL},
 };
 

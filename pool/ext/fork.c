@@ -152,7 +152,7 @@ static void forget_parents_side(struct engine *engine, bool keep_lifeline)
         return;
     engine_free_waiters(engine); /* of another epoch: abandoned, the parent's rings are not touched */
     for (unsigned i = 0; i < engine->worker_count; i++)
-        shoal_peer_close(&engine->workers[i].peer);
+        engine_close_process(&engine->workers[i]);
     if (!keep_lifeline)
         shoal_lifeline_close(&engine->lifeline);
     if (engine->progress_fd >= 0)

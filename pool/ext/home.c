@@ -86,6 +86,24 @@ struct home *home_get(struct module_state *state)
     return state->home;
 }
 
+struct home *home_attach(struct module_state *state, int region_fd)
+{
+    struct home *home = PyMem_Calloc(1, sizeof *home);
+    if (home == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    int error = shoal_region_open_fd(region_fd, &home->region);
+    if (error < 0) {
+        raise_error(error, "cannot map the shared region");
+        PyMem_Free(home);
+        return NULL;
+    }
+    home->epoch = state->fork_epoch - 1;
+    home->references = 1;
+    return home;
+}
+
 struct home *home_retain(struct home *home)
 {
     home->references++;

@@ -12,7 +12,7 @@
 
 struct home {
     struct shoal_region *region;
-    struct shoal_arena *arena;
+    struct shoal_arena *arena; /* NULL: another process's */
     uint64_t budget_bytes;
     uint64_t epoch; /* module_state.fork_epoch of the process that made it */
     long references;
@@ -20,6 +20,9 @@ struct home {
 
 /* Borrowed from the state (which keeps it for good), or NULL with an exception. */
 struct home *home_get(struct module_state *state);
+/* The region of the process that a worker serves, by descriptor (which stays the caller's): no arena in it for us.
+ * New reference, or NULL with an exception. */
+struct home *home_attach(struct module_state *state, int region_fd);
 struct home *home_retain(struct home *home);
 void home_release(struct home *home);
 

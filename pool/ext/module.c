@@ -190,6 +190,10 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR("configure($module, /, *, worker_lost=..., task_error=..., forking_reducers=..., pool_broken=...)\n"
                "--\n\n"
                "Hand in the Python layer's exceptions and the live table of ForkingPickler's reducers.")},
+    {"attach", module_attach, METH_VARARGS,
+     PyDoc_STR("attach($module, handover, descriptors, index, /)\n--\n\n"
+               "In worker `index`, which was not forked from the pool's process: its Engine, for work() only. The\n"
+               "arguments are what Engine.handover() gave there; the descriptors stay the caller's.")},
     {"info", module_info, METH_NOARGS,
      PyDoc_STR("info($module, /)\n--\n\nWhat was found on this machine, as a dict.")},
     {"in_worker", module_in_worker, METH_NOARGS,

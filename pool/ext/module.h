@@ -57,6 +57,9 @@ PyObject *module_after_fork_child(PyObject *module, PyObject *unused);
 /* Give back what children held that have ended. One comparison when there are none. */
 void foreign_reap(struct module_state *state);
 
+/* attach.c */
+PyObject *module_attach(PyObject *module, PyObject *args);
+
 /* info.c */
 PyObject *module_info(PyObject *module, PyObject *unused);
 

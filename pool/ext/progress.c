@@ -50,8 +50,10 @@ static bool look_after(struct engine *engine)
     engine->progress_in_callbacks = false;
     if (engine->closed && engine_all_done(engine) && engine->groups == NULL && !engine->dead) {
         engine_stop_workers(engine);
-        if (engine_workers_gone(engine))
+        if (engine_workers_gone(engine)) {
             engine_destroy(engine); /* nobody may ever call join() */
+            engine_after_drain(engine);
+        }
     }
     return taken > 0;
 }

@@ -13,11 +13,56 @@
 #include "engine.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 #include <sys/wait.h>
 
 #define FAILED_STARTS_MAX(engine) (3u * (engine)->worker_count + 3u)
+#define STATUS_WAIT_NS INT64_C(1000000000)
+
+/* ---- the process of a worker ---- */
+
+void engine_close_process(struct worker *worker)
+{
+    shoal_peer_close(&worker->peer);
+    if (worker->status_fd >= 0)
+        close(worker->status_fd);
+    worker->status_fd = -1;
+}
+
+/*
+ * It was not our child, and it is dead: how it ended, its own parent (multiprocessing's forkserver) reaps and writes
+ * right afterwards. Nothing is known if that is gone, too. Without the GIL, which the forkserver may not wait for.
+ */
+static void read_status(struct worker *worker, struct shoal_peer_exit *end)
+{
+    int64_t status, deadline = shoal_now_ns() + STATUS_WAIT_NS;
+    ssize_t got = -1;
+    for (bool readable = false; !readable && shoal_now_ns() < deadline;) {
+        struct pollfd fd = {.fd = worker->status_fd, .events = POLLIN};
+        Py_BEGIN_ALLOW_THREADS
+        readable = poll(&fd, 1, 100) > 0;
+        if (readable)
+            got = read(fd.fd, &status, sizeof status);
+        Py_END_ALLOW_THREADS
+    }
+    if (got != (ssize_t)sizeof status)
+        return;
+    end->known = true;
+    end->signal = status < 0 ? (int)-status : 0;
+    end->exit_code = status < 0 ? 0 : (int)status;
+}
+
+/* 1 and how it ended if it is dead, 0 if it lives. */
+static int reap(struct worker *worker, struct shoal_peer_exit *ret_end)
+{
+    int dead = shoal_peer_reap(&worker->peer, ret_end);
+    if (dead == 1 && !ret_end->known && worker->status_fd >= 0)
+        read_status(worker, ret_end);
+    return dead;
+}
 
 static PyObject *make_lost(struct engine *engine, unsigned index, pid_t pid, const struct shoal_peer_exit *end,
                            const char *what)
@@ -147,7 +192,7 @@ static void recover_worker(struct engine *engine, unsigned index, const struct s
     engine->draining = true;
     engine_drain_worker(engine, index);
     engine->draining = false;
-    shoal_peer_close(&worker->peer);
+    engine_close_process(worker);
     shoal_taskqueue_bury(engine->queue, index);
     recover_slots(engine, index, pid, end);
     engine_free_lease(engine, worker);
@@ -183,7 +228,7 @@ void engine_bury_dead(struct engine *engine)
     for (unsigned i = 0; i < engine->worker_count && !engine->dead; i++) {
         struct worker *worker = &engine->workers[i];
         struct shoal_peer_exit end;
-        if (worker->peer.pidfd >= 0 && shoal_peer_reap(&worker->peer, &end) == 1)
+        if (worker->peer.pidfd >= 0 && reap(worker, &end) == 1)
             recover_worker(engine, i, &end);
         else if (worker->peer.pidfd < 0 && !worker->stopped && engine->open && engine->broken == NULL &&
                  engine->terminated == NULL && !(engine->closed && engine->groups == NULL && engine_all_done(engine)))
@@ -201,27 +246,51 @@ void engine_bury_dead(struct engine *engine)
         engine_feed(engine);
 }
 
+/* Take hold of the process that `start` has made: `started` (stolen; NULL: an exception is set) is what it returned. */
+static int watch(struct engine *engine, unsigned index, PyObject *started)
+{
+    struct worker *worker = &engine->workers[index];
+    int pid, status_fd = -1;
+    if (started == NULL)
+        return -1;
+    int parsed = PyTuple_Check(started) ? PyArg_ParseTuple(started, "ii", &pid, &status_fd)
+                                        : (pid = (int)PyLong_AsLong(started)) != -1 || !PyErr_Occurred();
+    Py_DECREF(started);
+    if (!parsed)
+        return -1;
+    worker->status_fd = status_fd;
+    int error = shoal_peer_open((pid_t)pid, &worker->peer);
+    if (error == 0)
+        return 0;
+    if (error == -ESRCH && status_fd >= 0) { /* it is dead and reaped already */
+        struct shoal_peer_exit end = {.known = false};
+        read_status(worker, &end);
+        PyObject *lost = make_lost(engine, index, pid, &end, "while it was started");
+        if (lost != NULL)
+            PyErr_SetObject((PyObject *)Py_TYPE(lost), lost);
+        Py_XDECREF(lost);
+    } else {
+        kill(pid, SIGKILL);
+        if (status_fd < 0)
+            waitpid(pid, NULL, 0);
+        raise_error(error, "cannot watch a worker");
+    }
+    engine_close_process(worker);
+    return -1;
+}
+
 int engine_start_worker(struct engine *engine, unsigned index)
 {
     struct worker *worker = &engine->workers[index];
     worker->stopped = false;
     engine->forking_index = (int)index;
     engine->forking_thread = PyThread_get_thread_ident();
-    PyObject *pid_object = PyObject_CallFunction(engine->start, "OI", (PyObject *)engine, index);
+    PyObject *start = Py_NewRef(engine->start);
+    PyObject *started = PyObject_CallFunction(start, "OI", (PyObject *)engine, index);
+    Py_DECREF(start);
     engine->forking_index = -1;
-    if (pid_object == NULL)
+    if (watch(engine, index, started) < 0)
         goto failed;
-    long pid = PyLong_AsLong(pid_object);
-    Py_DECREF(pid_object);
-    if (pid == -1 && PyErr_Occurred())
-        goto failed;
-    int error = shoal_peer_open((pid_t)pid, &worker->peer);
-    if (error < 0) {
-        kill((pid_t)pid, SIGKILL);
-        waitpid((pid_t)pid, NULL, 0);
-        raise_error(error, "cannot watch a worker");
-        goto failed;
-    }
     worker->incarnation++;
     worker->stopped = false; /* who marked it during the fork could not tell it */
     if (engine->terminated != NULL || engine->broken != NULL) { /* another thread ended the pool during the fork */

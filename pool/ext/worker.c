@@ -15,6 +15,11 @@
 
 #define LOOK_FOR_PARENT_NS INT64_C(10000000000) /* the lifeline is the rule; this is for who closed it */
 
+static bool parent_gone(const struct worker_side *side)
+{
+    return side->pool_process.pidfd >= 0 ? shoal_peer_alive(&side->pool_process) == 0 : getppid() != side->parent;
+}
+
 static bool orders_there(void *arg)
 {
     return shoal_ring_used(((struct worker_side *)arg)->own->orders) > 0;
@@ -61,7 +66,7 @@ void worker_wait_for_parent(struct engine *engine, bool (*there)(void *), void *
         Py_END_ALLOW_THREADS
     }
     shoal_doorbell_retract(bell);
-    if (getppid() != side->parent)
+    if (parent_gone(side))
         _exit(1);
 }
 
@@ -242,7 +247,7 @@ static int serve(struct engine *engine)
         int64_t deadline = shoal_now_ns() + LOOK_FOR_PARENT_NS;
         woken = shoal_taskqueue_wait(engine->queue, side->index, side->waiter, deadline, NULL, orders_there, side);
         Py_END_ALLOW_THREADS
-        if (woken == 0 && getppid() != side->parent)
+        if (woken == 0 && parent_gone(side))
             return 1;
         if (woken == -EINTR && PyErr_CheckSignals() < 0) {
             PyErr_Print();
@@ -281,7 +286,8 @@ static int protect(struct engine *engine, unsigned index)
         shoal_ring_detach(engine->workers[i].orders);
         engine->workers[i].results = engine->workers[i].orders = NULL;
     }
-    blocks_make_private(engine->state);
+    if (engine->served_pid == 0) /* otherwise nothing of this region was inherited */
+        blocks_make_private(engine->state);
     return error < 0 ? raise_error(error, "cannot protect shared memory in the worker") : 0;
 }
 
@@ -296,6 +302,7 @@ static struct worker_side *side_new(struct engine *engine, unsigned index, PyObj
     side->own = &engine->workers[index];
     side->encode_error = Py_NewRef(encode_error);
     side->parent = getppid();
+    side->pool_process = (struct shoal_peer){.pid = 0, .pidfd = -1};
     side->encoder = shoal_encoder_new(engine->state->pickle);
     side->decoder = shoal_decoder_new(engine->state->pickle);
     int error = shoal_waiter_create(engine->doorbell, &side->waiter);
@@ -324,7 +331,7 @@ PyObject *engine_work(struct engine *engine, PyObject *args)
     if (!PyArg_ParseTuple(args, "IOO:work", &index, &setup, &encode_error))
         return NULL;
     if (index >= engine->worker_count || engine->epoch + 1 != engine->state->fork_epoch || engine->dead) {
-        PyErr_SetString(PyExc_RuntimeError, "work() is for the forked worker itself");
+        PyErr_SetString(PyExc_RuntimeError, "work() is for the worker itself");
         return NULL;
     }
     engine->state->serving = engine;
@@ -332,6 +339,8 @@ PyObject *engine_work(struct engine *engine, PyObject *args)
     if (engine->side == NULL || protect(engine, index) < 0)
         return NULL;
     int error = shoal_lifeline_arm(&engine->lifeline);
+    if (error >= 0 && engine->served_pid != 0) /* it lives, or the lifeline has killed us */
+        error = shoal_peer_open(engine->served_pid, &engine->side->pool_process);
     if (error < 0) {
         raise_error(error, "cannot watch the parent");
         return NULL;

@@ -15,6 +15,7 @@ struct worker_side {
     PyObject *encode_error;
     bool stop;
     pid_t parent;
+    struct shoal_peer pool_process; /* of our pool, if that is not our parent; else pidfd -1 */
     uint32_t served;
     /* memory for results */
     uint64_t lease, lease_bytes, lease_limit;

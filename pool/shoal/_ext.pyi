@@ -2,7 +2,7 @@
 """Types of the extension module: the engine (pool/ext) and the pickler (pool/pickle)."""
 
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, ClassVar, Literal, Protocol, final
@@ -18,7 +18,7 @@ class Engine:
     def __new__(
         cls,
         workers: int,
-        start: Callable[[Engine, int], int],
+        start: Callable[[Engine, int], int | tuple[int, int]],
         max_tasks: int = 0,
     ) -> Self: ...
     @property
@@ -43,6 +43,7 @@ class Engine:
     def fail(self, error: BaseException, /) -> None: ...
     def verify(self) -> None: ...
     def stats(self) -> dict[str, int]: ...
+    def handover(self) -> tuple[bytes, list[int]]: ...
     def work(
         self,
         index: int,
@@ -100,6 +101,7 @@ class Block(Buffer):
 class View(Buffer):
     """A part of a block, as it came with a message."""
 
+def attach(handover: bytes, descriptors: Sequence[int], index: int, /) -> Engine: ...
 def info() -> dict[str, Any]: ...
 def in_worker() -> bool: ...
 def configure(

@@ -10,14 +10,17 @@ ends the engine; at the interpreter's exit the finalizers of those still open ru
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import weakref
 from collections.abc import Callable, Iterable
+from multiprocessing.context import BaseContext
 from typing import Any, Protocol
 
 from shoal import _ext
 from shoal._cpus import usable_cpus
-from shoal._worker import Start
+from shoal._spawn import SpawnStart
+from shoal._worker import ForkStart
 from shoal.errors import PoolTerminated
 
 # How many tasks a lazy call looks ahead: enough that no worker waits for the caller.
@@ -40,8 +43,10 @@ class Lifetime:
         initializer: Callable[..., object] | None,
         initargs: Iterable[Any],
         max_tasks: int | None,
+        method: str = "fork",
     ) -> None:
-        self.engine = _ext.Engine(workers, Start(initializer, initargs), max_tasks or 0)
+        start = ForkStart(initializer, initargs) if method == "fork" else SpawnStart(method, initializer, initargs)
+        self.engine = _ext.Engine(workers, start, max_tasks or 0)
         self.tasks_ahead = max(TASKS_AHEAD_MIN, TASKS_AHEAD_PER_WORKER * workers)
         self._feeding: set[_ext.Group] = set()
         try:
@@ -83,13 +88,18 @@ def worker_count(asked: int | None, complaint: str) -> int:
     return asked
 
 
-def check_start_method(context: Any) -> None:
-    """Refuse a multiprocessing context that asks for anything but fork."""
-    if context is None:
-        return
-    method = context.get_start_method()
-    if method != "fork":
-        raise ValueError(f"Shoal's workers are forked; the start method {method!r} is not supported")
+def start_context(asked: Any) -> BaseContext:
+    """Return the multiprocessing context that says how workers start: the one asked for, also by the name of its start
+    method; else what the program has set for the whole process (`multiprocessing.set_start_method`); else fork.
+    """
+    if asked is None:
+        asked = multiprocessing.get_start_method(allow_none=True) or "fork"
+    chosen = multiprocessing.get_context(asked) if isinstance(asked, str) else asked
+    method = chosen.get_start_method()
+    if method not in ("fork", "spawn", "forkserver"):
+        raise ValueError(f"the start method {method!r} is not supported: fork, spawn or forkserver")
+    context: BaseContext = chosen
+    return context
 
 
 # Every pool of this process. A forked child inherits them as objects, but their engines belong to the parent.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Starting a worker: from the parent's fork to the worker's exit.
+"""Starting a worker: from the parent's fork to the worker's exit. (Those that are not forked: _spawn.py.)
 
 The problem: a forked child inherits everything, and most of it is not meant for it: signal handlers, buffered output,
 exit functions, a random state equal to its siblings'. It may be forked at any time and in any thread, as a replacement.
@@ -15,6 +15,7 @@ What it does not do: free locks that another thread of the parent held during th
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import gc
 import itertools
 import os
@@ -38,8 +39,26 @@ if TYPE_CHECKING:
 HELD_BACK = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2}
 
 
-class Start:
-    """How a pool starts its workers: called by the engine as `start(engine, index)`, also for replacements."""
+@dataclasses.dataclass(frozen=True)
+class Parent:
+    """The process that a pool belongs to, as multiprocessing names it."""
+
+    name: str
+    pid: int
+    identity: tuple[int, ...]
+    config: dict[str, Any]
+
+    @classmethod
+    def current(cls) -> Parent:
+        """Describe this process."""
+        current = process.current_process()
+        left_out = ("daemon", "tempdir", "authkey")
+        config = {key: value for key, value in getattr(current, "_config", {}).items() if key not in left_out}
+        return cls(current.name, os.getpid(), tuple(current._identity), config)
+
+
+class ForkStart:
+    """How a pool forks its workers: called by the engine as `start(engine, index)`, also for replacements."""
 
     def __init__(self, initializer: Callable[..., object] | None, initargs: Iterable[Any]) -> None:
         self._initializer = initializer
@@ -50,24 +69,23 @@ class Start:
     def __call__(self, engine: Engine, index: int) -> int:
         """Fork worker `index`; return its pid in the parent, and never in the child."""
         util._flush_std_streams()  # type: ignore[attr-defined]
-        parent = process.current_process()
-        parent_pid = os.getpid()
+        parent = Parent.current()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
         try:
             with _fork_warning():
                 pid = os.fork()
             if pid == 0:
-                self._become_worker(engine, index, parent, parent_pid)
+                self._become_worker(engine, index, parent)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return pid
 
-    def _become_worker(self, engine: Engine, index: int, parent: process.BaseProcess, parent_pid: int) -> None:
+    def _become_worker(self, engine: Engine, index: int, parent: Parent) -> None:
         code = 1
         try:
-            _settle_in(index, parent, parent_pid, self._signal_mask)
+            settle_in(index, parent, self._signal_mask, forked=True)
             code = engine.work(index, self._set_up, encode_error)
-            _leave()
+            leave()
         except BaseException:
             with suppress(BaseException):
                 traceback.print_exc()
@@ -84,13 +102,11 @@ class Start:
 class WorkerProcess(process.BaseProcess):
     """What `multiprocessing.current_process()` is in a worker. Not a daemon: tasks may have processes of their own."""
 
-    def __init__(self, index: int, parent: process.BaseProcess, parent_pid: int) -> None:
+    def __init__(self, index: int, parent: Parent) -> None:
         self._name = f"ShoalWorker-{index + 1}"
-        self._identity = (*parent._identity, index + 1)
-        self._config = dict(getattr(parent, "_config", {}))
-        for of_the_parent in ("daemon", "tempdir"):
-            self._config.pop(of_the_parent, None)
-        self._parent_pid = parent_pid
+        self._identity = (*parent.identity, index + 1)
+        self._config = {**parent.config, "authkey": process.current_process().authkey}
+        self._parent_pid = parent.pid
         self._parent_name = parent.name
         self._popen = None
         self._closed = False
@@ -115,16 +131,21 @@ class ParentProcess(process._ParentProcess):  # type: ignore[name-defined, misc]
         pass
 
 
-def _settle_in(index: int, parent: process.BaseProcess, parent_pid: int, mask: Iterable[int]) -> None:
+def settle_in(index: int, parent: Parent, mask: Iterable[int], forked: bool) -> None:
+    """Make this process worker `index` of the pool of `parent`; `forked` from it, or started otherwise."""
     signal.set_wakeup_fd(-1)  # the parent's event loop is not to hear of our signals
     signal.signal(signal.SIGINT, _ignore)
     signal.siginterrupt(signal.SIGINT, False)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    gc.freeze()  # what was inherited is not visited by the collector, so its pages stay shared
+    if forked:
+        gc.freeze()  # what was inherited is not visited by the collector, so its pages stay shared
     _close_stdin()
     _flush_by_line()
-    _become_current_process(index, parent, parent_pid)
+    if forked:
+        atexit._clear()
+        atexit.register(util._exit_function)  # type: ignore[attr-defined]
+    _become_current_process(index, parent)
     _reseed()
 
 
@@ -155,15 +176,13 @@ def _flush_by_line() -> None:
                 reconfigure(line_buffering=True, write_through=False)
 
 
-def _become_current_process(index: int, parent: process.BaseProcess, parent_pid: int) -> None:
+def _become_current_process(index: int, parent: Parent) -> None:
     vars(process).update(
-        _current_process=WorkerProcess(index, parent, parent_pid),
-        _parent_process=ParentProcess(parent.name, parent_pid, None),
+        _current_process=WorkerProcess(index, parent),
+        _parent_process=ParentProcess(parent.name, parent.pid, None),
         _process_counter=itertools.count(1),
         _children=set(),
     )
-    atexit._clear()
-    atexit.register(util._exit_function)  # type: ignore[attr-defined]
     util._finalizer_registry.clear()  # type: ignore[attr-defined]
     util._run_after_forkers()  # type: ignore[attr-defined]
 
@@ -175,7 +194,7 @@ def _reseed() -> None:
         numpy_random.seed()
 
 
-def _leave() -> None:
+def leave() -> None:
     """Run what tasks registered for the exit of this process, as the interpreter would."""
     atexit._run_exitfuncs()
 

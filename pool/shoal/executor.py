@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from shoal import _ext
-from shoal._lifetime import Lifetime, check_start_method, register, worker_count
+from shoal._lifetime import Lifetime, register, start_context, worker_count
 from shoal.future import Future
 from shoal.pool import PoolWorker
 
@@ -22,7 +22,7 @@ OPEN, SHUT, TERMINATED, INHERITED = "open", "shut", "terminated", "inherited"
 
 
 class ProcessPoolExecutor(concurrent.futures.Executor):
-    """An executor of forked worker processes with the interface of `concurrent.futures.ProcessPoolExecutor`.
+    """An executor of worker processes with the interface of `concurrent.futures.ProcessPoolExecutor`.
 
     The workers start with the first call.
 
@@ -30,13 +30,14 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
     ----------
     max_workers : int, optional
         Number of workers; by default as many as there are CPUs in the affinity mask and the cgroup's quota.
-    mp_context : multiprocessing context, optional
-        Accepted for compatibility; its start method must be fork.
+    mp_context : multiprocessing context or str, optional
+        How the workers start: such a context, or "fork", "spawn" or "forkserver". By default what
+        `multiprocessing.set_start_method` was told, else fork.
     initializer : callable, optional
         Called as `initializer(*initargs)` in each worker when it starts. If it raises, the executor is broken and every
         future ends with PoolBroken.
     initargs : iterable
-        Arguments of the initializer. They are inherited by the fork, not pickled.
+        Arguments of the initializer. A fork inherits them; for the other start methods they are pickled, once.
     max_tasks_per_child : int, optional
         A worker ends after this many tasks and is replaced.
     """
@@ -50,8 +51,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         *,
         max_tasks_per_child: int | None = None,
     ) -> None:
-        check_start_method(mp_context)
-        self._mp_context = mp_context or multiprocessing.get_context("fork")
+        self._mp_context = start_context(mp_context)
         self._max_workers = worker_count(max_workers, "max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
@@ -166,7 +166,13 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
                 self._refuse()
             if self._lifetime is None:
                 _collect_orphans()
-                lifetime = Lifetime(self._max_workers, self._initializer, self._initargs, self._max_tasks_per_child)
+                lifetime = Lifetime(
+                    self._max_workers,
+                    self._initializer,
+                    self._initargs,
+                    self._max_tasks_per_child,
+                    self._mp_context.get_start_method(),
+                )
                 self._finalizer = util.Finalize(self, _finish, args=(lifetime,), exitpriority=15)
                 self._lifetime = lifetime
             self._engine = self._lifetime.engine

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from shoal import _ext
 from shoal._announce import Announcement
-from shoal._lifetime import Lifetime, check_start_method, register, worker_count
+from shoal._lifetime import Lifetime, register, start_context, worker_count
 
 RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"  # multiprocessing.pool's own words; others read Pool._state
 INHERITED = "INHERITED"
@@ -163,7 +163,7 @@ class PoolWorker:
 
 
 class Pool(multiprocessing.pool.Pool):
-    """A pool of forked worker processes with the interface of `multiprocessing.Pool`.
+    """A pool of worker processes with the interface of `multiprocessing.Pool`.
 
     Parameters
     ----------
@@ -173,11 +173,12 @@ class Pool(multiprocessing.pool.Pool):
         Called as `initializer(*initargs)` in each worker when it starts. If it raises, the pool is broken and every
         call ends with PoolBroken.
     initargs : iterable
-        Arguments of the initializer. They are inherited by the fork, not pickled.
+        Arguments of the initializer. A fork inherits them; for the other start methods they are pickled, once.
     maxtasksperchild : int, optional
         A worker ends after this many tasks and is replaced.
-    context : multiprocessing context, optional
-        Accepted for compatibility; its start method must be fork.
+    context : multiprocessing context or str, optional
+        How the workers start: such a context, or "fork", "spawn" or "forkserver". By default what
+        `multiprocessing.set_start_method` was told, else fork.
     """
 
     _state: str = "INIT"  # so that __del__ of a pool whose making failed finds it
@@ -190,8 +191,7 @@ class Pool(multiprocessing.pool.Pool):
         maxtasksperchild: int | None = None,
         context: Any = None,
     ) -> None:
-        check_start_method(context)
-        self._ctx = context or multiprocessing.get_context("fork")
+        self._ctx = start_context(context)
         self._processes = worker_count(processes, "Number of processes must be at least 1")
         if maxtasksperchild is not None and not (isinstance(maxtasksperchild, int) and maxtasksperchild > 0):
             raise ValueError("maxtasksperchild must be a positive int or None")
@@ -200,7 +200,9 @@ class Pool(multiprocessing.pool.Pool):
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer
         self._initargs = initargs
-        self._lifetime = Lifetime(self._processes, initializer, initargs, maxtasksperchild)
+        self._lifetime = Lifetime(
+            self._processes, initializer, initargs, maxtasksperchild, self._ctx.get_start_method()
+        )
         self._engine = self._lifetime.engine
         self._terminate = util.Finalize(
             self, self._lifetime.terminate, args=("the pool was dropped without being closed",), exitpriority=15

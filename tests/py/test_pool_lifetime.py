@@ -46,11 +46,6 @@ def test_maxtasksperchild_must_be_a_positive_int(limit):
         shoal.Pool(1, maxtasksperchild=limit)
 
 
-def test_a_context_that_does_not_fork_is_refused():
-    with pytest.raises(ValueError, match="spawn"):
-        shoal.Pool(1, context=multiprocessing.get_context("spawn"))
-
-
 def test_a_closed_pool_takes_nothing_more():
     with shoal.Pool(1) as pool:
         pool.close()

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Workers that are not forked from this process: the start methods `spawn` and `forkserver` of multiprocessing.
+
+The problem: a fork copies a process with the locks that its other threads hold just then, and a GPU's state does not
+survive it. A process that is started anew has nothing of the pool.
+
+The protocol: multiprocessing's own machinery starts the process (its command line, its forkserver, its resource
+tracker, `set_executable`, frozen programs) and passes descriptors: the pool's memory, the pipe that ends the worker
+with us, the bells (`Engine.handover`). In the child, `multiprocessing.spawn` unpickles a SpawnedWorker, which attaches
+to the pool. Only then, when an error can be told to the parent, it imports the main module as `__mp_main__` and
+unpickles and runs the initializer; then it serves.
+
+The initializer and its arguments are pickled once, when the pool is made, as what a new process inherits: locks, queues
+and connections of multiprocessing may be among them, functions and classes of a script go by value.
+
+What it costs: the start of an interpreter for each worker (spawn), or a fork of one that has Shoal imported
+(forkserver).
+What it does not do: start workers for a pool that a main module makes while a worker imports it; with bells on
+eventfds, have the forkserver start the workers of a pool of more than some 240.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import collections
+import copyreg
+import io
+import mmap
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from multiprocessing import context, forkserver, process, resource_tracker, spawn, util
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+from shoal import _ext
+from shoal._worker import HELD_BACK, Parent, leave, settle_in
+from shoal.errors import encode_error
+
+# What multiprocessing.spawn prepares before anything of Shoal can be imported; the rest when errors can be reported.
+FIRST = ("name", "authkey", "sys_path")
+
+
+class Descriptors:
+    """Duplicates that live as long as this object."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def add(self, fd: int) -> int:
+        """Duplicate `fd`; return its place in the list."""
+        self.numbers.append(os.dup(fd))
+        return len(self.numbers) - 1
+
+    def __del__(self) -> None:
+        for number in self.numbers:
+            os.close(number)
+
+
+class Received:
+    """In a stream: a descriptor that is handed over beside it. What `multiprocessing.reduction.DupFd` gives."""
+
+    here: list[int] = []  # in the worker: what it was given
+
+    def __init__(self, place: int) -> None:
+        self._place = place
+
+    def detach(self) -> int:
+        """Return the descriptor, which is the caller's from now on."""
+        return os.dup(self.here[self._place])
+
+
+class Inheriting:
+    """What multiprocessing's reducers see as the process that is being started."""
+
+    DupFd = Received
+
+    def __init__(self, descriptors: Descriptors) -> None:
+        self._descriptors = descriptors
+
+    def duplicate_for_child(self, fd: int) -> int:
+        """Keep `fd` for the workers; return its place."""
+        return self._descriptors.add(fd)
+
+    def dump(self, value: Any) -> bytes:
+        """Pickle what a new process inherits."""
+        file = io.BytesIO()
+        pickler = _ext.Pickler(file)
+        pickler.dispatch_table = collections.ChainMap(
+            ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
+            copyreg.dispatch_table,
+        )
+        before = context.get_spawning_popen()
+        context.set_spawning_popen(self)  # type: ignore[arg-type]
+        try:
+            pickler.dump(value)
+        finally:
+            context.set_spawning_popen(before)
+        return file.getvalue()
+
+
+class SpawnStart:
+    """How a pool starts workers that are not its forks: called by the engine, also for replacements."""
+
+    def __init__(self, method: str, initializer: Callable[..., object] | None, initargs: Iterable[Any]) -> None:
+        self._launch = _spawn if method == "spawn" else _ask_forkserver
+        self._signal_mask = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
+        self._descriptors = Descriptors()
+        self._inheriting = Inheriting(self._descriptors)
+        spawn.get_preparation_data("")  # raises in a worker that is importing its main module
+        setup = self._inheriting.dump((initializer, tuple(initargs)))
+        self._setup = Descriptors()
+        with open(_memory(setup), "rb") as file:
+            self._setup.add(file.fileno())
+
+    def __call__(self, engine: _ext.Engine, index: int) -> int | tuple[int, int]:
+        """Start worker `index`; return its pid, and for a child of the forkserver where to read its exit status."""
+        handover, descriptors = engine.handover()
+        first, rest = _preparation(f"ShoalWorker-{index + 1}")
+        worker = SpawnedWorker()
+        worker.index = index
+        worker.parent = Parent.current()
+        worker.signal_mask = self._signal_mask
+        worker.preparation = rest
+        worker.handover = handover
+        worker.engine_count = len(descriptors)
+        descriptors += self._setup.numbers + self._descriptors.numbers
+        util._flush_std_streams()  # type: ignore[attr-defined]
+        return self._launch(self._inheriting, first, worker, descriptors)
+
+
+class SpawnedWorker:
+    """What `multiprocessing.spawn` unpickles and runs in the new process."""
+
+    index: int
+    parent: Parent
+    signal_mask: list[int]
+    preparation: dict[str, Any]
+    handover: bytes
+    engine_count: int
+    descriptors: list[int]  # spawn: their numbers. forkserver: empty, they are what it has received
+
+    def _bootstrap(self, parent_sentinel: int) -> None:
+        """Serve until told to stop. Never returns."""
+        code = 1
+        try:
+            os.close(parent_sentinel)
+            received = self._receive()
+            settle_in(self.index, self.parent, self.signal_mask, forked=False)
+            engine = _ext.attach(self.handover, received[: self.engine_count], self.index)
+            for number in received[: self.engine_count]:
+                os.close(number)
+            setup, *Received.here = received[self.engine_count :]
+            code = engine.work(self.index, lambda: self._set_up(setup), encode_error)
+            leave()
+        except BaseException:
+            with suppress(BaseException):
+                traceback.print_exc()
+        finally:
+            with suppress(BaseException):
+                util._flush_std_streams()  # type: ignore[attr-defined]
+            os._exit(code)
+
+    def _receive(self) -> list[int]:
+        received = self.descriptors or list(forkserver.get_inherited_fds() or ())
+        for number in received:
+            os.set_inheritable(number, False)
+        return received
+
+    def _set_up(self, setup: int) -> None:
+        current = process.current_process()
+        current._inheriting = True  # type: ignore[attr-defined]
+        try:
+            spawn.prepare(self.preparation)
+            with mmap.mmap(setup, 0, prot=mmap.PROT_READ) as stream:
+                initializer, initargs = _ext.loads(stream)
+        finally:
+            del current._inheriting  # type: ignore[attr-defined]
+            for number in (setup, *Received.here):
+                os.close(number)
+            Received.here = []
+        if initializer is not None:
+            initializer(*initargs)
+
+
+# ---- the two ways ----
+
+
+def _spawn(inheriting: Inheriting, first: dict[str, Any], worker: SpawnedWorker, descriptors: list[int]) -> int:
+    tracker: Any = resource_tracker.getfd()  # before signals are blocked: it may start its process
+    worker.descriptors = descriptors
+    # Not a pipe, as multiprocessing has it: writing to one blocks for ever if the child dies before it reads.
+    data = _memory(_dump(inheriting, first, worker))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    try:
+        program: Any = spawn.get_executable()
+        command: list[Any] = spawn.get_command_line(tracker_fd=tracker, pipe_handle=data)
+        return util.spawnv_passfds(program, command, [tracker, data, *descriptors])
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(data)
+
+
+def _ask_forkserver(
+    inheriting: Inheriting, first: dict[str, Any], worker: SpawnedWorker, descriptors: list[int]
+) -> tuple[int, int]:
+    _ensure_forkserver()
+    worker.descriptors = []
+    # Its children come with the signal mask of the server: have them blocked by the first that they unpickle.
+    first = {**first, "signals": _Blocked()}
+    data = _dump(inheriting, first, worker)
+    status, write = forkserver.connect_to_new_process(descriptors)
+    try:
+        with open(write, "wb") as file:
+            file.write(data)
+        return forkserver.read_signed(status), status
+    except BaseException as error:
+        os.close(status)
+        if isinstance(error, (EOFError, BrokenPipeError)):
+            raise ChildProcessError("multiprocessing's forkserver ended before it had started a worker") from error
+        raise
+
+
+def _ensure_forkserver() -> None:
+    """Start multiprocessing's forkserver if it does not run, with Shoal imported, so that its children come quickly."""
+    server: Any = forkserver._forkserver
+    preload = server._preload_modules
+    if __name__ not in preload:
+        server._preload_modules = [*preload, __name__]
+    try:
+        forkserver.ensure_running()
+    finally:
+        server._preload_modules = preload
+
+
+class _Blocked:
+    """Unpickled, it blocks signals in the process that does so."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _signal.pthread_sigmask, (int(signal.SIG_BLOCK), sorted(map(int, HELD_BACK)))
+
+
+def _preparation(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What multiprocessing tells a new process: what it needs to import Shoal, and the rest."""
+    data = spawn.get_preparation_data(name)
+    path = data.get("init_main_from_path")
+    if path is not None and not os.path.isfile(path) and not os.path.isdir(path):
+        del data["init_main_from_path"]  # standard input, or a cell of a notebook: nothing to import
+    first = {key: data.pop(key) for key in FIRST if key in data}
+    return first, data
+
+
+def _dump(inheriting: Inheriting, first: dict[str, Any], worker: SpawnedWorker) -> bytes:
+    file = io.BytesIO()
+    before = context.get_spawning_popen()
+    context.set_spawning_popen(inheriting)  # type: ignore[arg-type]
+    try:
+        for value in (first, worker):
+            ForkingPickler(file).dump(value)
+    finally:
+        context.set_spawning_popen(before)
+    return file.getvalue()
+
+
+def _memory(data: bytes) -> int:
+    """Return the descriptor of a memory file with this content, to be read from its start."""
+    number = os.memfd_create("shoal-start", os.MFD_CLOEXEC)
+    try:
+        with open(number, "wb", closefd=False) as file:
+            file.write(data)
+        os.lseek(number, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(number)
+        raise
+    return number
