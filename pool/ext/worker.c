@@ -286,6 +286,10 @@ static int protect(struct engine *engine, unsigned index)
         shoal_ring_detach(engine->workers[i].orders);
         engine->workers[i].results = engine->workers[i].orders = NULL;
     }
+    for (struct engine *other = engine->state->engines; other != NULL; other = other->next) {
+        if (other != engine)
+            engine_unmap(other); /* inherited: another pool's rings, under mappings of their own */
+    }
     if (engine->served_pid == 0) /* otherwise nothing of this region was inherited */
         blocks_make_private(engine->state);
     return error < 0 ? raise_error(error, "cannot protect shared memory in the worker") : 0;
