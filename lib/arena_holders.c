@@ -137,6 +137,17 @@ int shoal_arena_forget(struct shoal_arena *arena, unsigned holder)
 
 /* ---- questions ---- */
 
+int shoal_arena_holds(const struct shoal_arena *arena, uint64_t offset, unsigned holder)
+{
+    const struct shoal__extent *block = shoal__arena_block(arena, offset);
+    if (holder >= SHOAL_ARENA_HOLDERS_MAX)
+        return -EINVAL;
+    if (!block)
+        return -ENOENT;
+    const uint64_t *word = word_of(block, holder);
+    return word && (*word & 1ull << holder % 64);
+}
+
 int shoal_arena_exclusive(const struct shoal_arena *arena, uint64_t offset, int holder_or_minus_one)
 {
     struct shoal__extent *block = shoal__arena_block(arena, offset);

@@ -239,6 +239,15 @@ int shoal_region_privatize(struct shoal_region *region, uint64_t offset, uint64_
                            MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, region->fd, offset, &mapped);
 }
 
+int shoal_region_share(struct shoal_region *region, uint64_t offset, uint64_t length_bytes, bool writable)
+{
+    if (!is_page_range(region, offset, length_bytes) || length_bytes == 0)
+        return -EINVAL;
+    void *mapped;
+    return shoal__sys_mmap(region->base + offset, length_bytes, PROT_READ | (writable ? PROT_WRITE : 0),
+                           MAP_SHARED | MAP_FIXED | MAP_NORESERVE, region->fd, offset, &mapped);
+}
+
 int shoal_region_mirror(struct shoal_region *region, uint64_t offset, uint64_t length_bytes, void **ret_address)
 {
     void *both;

@@ -7,7 +7,9 @@
 #include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -89,6 +91,44 @@ int shoal__sys_mprotect(void *address, size_t length_bytes, int protection)
 int shoal__sys_madvise(void *address, size_t length_bytes, int advice)
 {
     return result(madvise(address, length_bytes, advice));
+}
+
+uint64_t shoal__sys_page_faults(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage); /* cannot fail */
+    return (uint64_t)usage.ru_minflt + (uint64_t)usage.ru_majflt;
+}
+
+/* From <linux/fs.h>, which before Linux 6.7 does not have it. */
+struct pagemap_region {
+    uint64_t start, end, categories;
+};
+struct pagemap_scan {
+    uint64_t size, flags, start, end, walk_end, regions, region_count, max_pages;
+    uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+#define PAGEMAP_SCAN_CALL _IOWR('f', 16, struct pagemap_scan)
+#define PAGEMAP_FILE (1u << 2)
+#define PAGEMAP_PRESENT (1u << 3)
+#define PAGEMAP_SWAPPED (1u << 4)
+
+int shoal__sys_pagemap_finds_own(int pagemap_fd, const void *address, uint64_t length_bytes)
+{
+    struct pagemap_region found;
+    struct pagemap_scan scan = {
+        .size = sizeof(scan),
+        .start = (uintptr_t)address,
+        .end = (uintptr_t)address + length_bytes,
+        .regions = (uintptr_t)&found,
+        .region_count = 1,
+        .max_pages = 1,
+        .category_inverted = PAGEMAP_FILE,
+        .category_mask = PAGEMAP_FILE,
+        .category_anyof_mask = PAGEMAP_PRESENT | PAGEMAP_SWAPPED,
+        .return_mask = PAGEMAP_PRESENT,
+    };
+    return result(ioctl(pagemap_fd, PAGEMAP_SCAN_CALL, &scan));
 }
 
 int shoal__sys_shm_open(const char *name, int flags, mode_t mode)

@@ -32,6 +32,11 @@ int shoal__sys_mmap(void *address, size_t length_bytes, int protection, int flag
 int shoal__sys_munmap(void *address, size_t length_bytes);
 int shoal__sys_mprotect(void *address, size_t length_bytes, int protection);
 int shoal__sys_madvise(void *address, size_t length_bytes, int advice);
+/* Page faults of this process so far, in all its threads, those on behalf of system calls included. */
+uint64_t shoal__sys_page_faults(void);
+/* Is there in this range, whole pages of a private mapping of a file, a page that is not the file's? 1, 0, or -errno:
+ * -ENOTTY before Linux 6.7. pagemap_fd: /proc/self/pagemap. */
+int shoal__sys_pagemap_finds_own(int pagemap_fd, const void *address, uint64_t length_bytes);
 int shoal__sys_shm_open(const char *name, int flags, mode_t mode);
 int shoal__sys_shm_unlink(const char *name);
 int shoal__sys_open(const char *path, int flags);

@@ -63,6 +63,9 @@ SHOAL_API int shoal_arena_hold(struct shoal_arena *arena, uint64_t offset, unsig
 SHOAL_API int shoal_arena_unhold(struct shoal_arena *arena, uint64_t offset, unsigned holder);
 SHOAL_API int shoal_arena_forget(struct shoal_arena *arena, unsigned holder);
 
+/* 1 if this process holds it, 0 if not. -ENOENT. */
+SHOAL_API int shoal_arena_holds(const struct shoal_arena *arena, uint64_t offset, unsigned holder);
+
 /* True if `holder` is the only one that holds the block and the owner's count is zero / the owner alone holds it. */
 SHOAL_API int shoal_arena_exclusive(const struct shoal_arena *arena, uint64_t offset, int holder_or_minus_one);
 

@@ -95,6 +95,8 @@ SHOAL_API int shoal_region_protect(struct shoal_region *region, uint64_t offset,
  * sees. A page that it has not written yet still shows what others write. Not undone by shoal_region_protect().
  */
 SHOAL_API int shoal_region_privatize(struct shoal_region *region, uint64_t offset, uint64_t length_bytes);
+/* Undo it: the range shows what all see, what was written privately is gone. */
+SHOAL_API int shoal_region_share(struct shoal_region *region, uint64_t offset, uint64_t length_bytes, bool writable);
 
 /*
  * Map a page-aligned range twice, back to back, so that a record that wraps is contiguous. Inherited by fork.

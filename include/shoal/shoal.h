@@ -9,6 +9,7 @@
 #include <shoal/peer.h>
 #include <shoal/region.h>
 #include <shoal/ring.h>
+#include <shoal/shadow.h>
 #include <shoal/taskqueue.h>
 
 #define SHOAL_VERSION_MAJOR 0

@@ -167,11 +167,13 @@ static void places_that_are_no_block_are_refused(void)
         ASSERT_EQ(shoal_arena_hold(fixture.arena, wrong[i], 1), -ENOENT);
         ASSERT_EQ(shoal_arena_unhold(fixture.arena, wrong[i], 1), -ENOENT);
         ASSERT_EQ(shoal_arena_exclusive(fixture.arena, wrong[i], -1), -ENOENT);
+        ASSERT_EQ(shoal_arena_holds(fixture.arena, wrong[i], 1), -ENOENT);
     }
     ASSERT_EQ(shoal_arena_hold(fixture.arena, block, SHOAL_ARENA_HOLDERS_MAX), -EINVAL);
     ASSERT_EQ(shoal_arena_unhold(fixture.arena, block, SHOAL_ARENA_HOLDERS_MAX), -EINVAL);
     ASSERT_EQ(shoal_arena_forget(fixture.arena, SHOAL_ARENA_HOLDERS_MAX), -EINVAL);
     ASSERT_EQ(shoal_arena_exclusive(fixture.arena, block, SHOAL_ARENA_HOLDERS_MAX), -EINVAL);
+    ASSERT_EQ(shoal_arena_holds(fixture.arena, block, SHOAL_ARENA_HOLDERS_MAX), -EINVAL);
     ASSERT_EQ(shoal_arena_create(fixture.region, 0, MIB, 0, &arena), -EINVAL); /* the region's header */
     ASSERT_EQ(shoal_arena_create(fixture.region, START + 1, MIB, 0, &arena), -EINVAL);
     ASSERT_EQ(shoal_arena_create(fixture.region, START, 0, 0, &arena), -EINVAL);
@@ -195,7 +197,9 @@ static void a_block_lives_until_nobody_holds_it(void)
     ASSERT_OK(shoal_arena_retain(fixture.arena, block));
     for (int i = 0; i < 5; i++) {
         ASSERT_EQ(shoal_arena_exclusive(fixture.arena, block, (int)holders[i]), 0);
+        ASSERT_EQ(shoal_arena_holds(fixture.arena, block, holders[i]), 0);
         ASSERT_OK(shoal_arena_hold(fixture.arena, block, holders[i]));
+        ASSERT_EQ(shoal_arena_holds(fixture.arena, block, holders[i]), 1);
         ASSERT_OK(shoal_arena_hold(fixture.arena, block, holders[i])); /* twice is once */
         ASSERT_EQ(shoal_arena_exclusive(fixture.arena, block, -1), 0);
         ASSERT_EQ(shoal_arena_exclusive(fixture.arena, block, (int)holders[i]), 0);

@@ -155,6 +155,33 @@ static void region_protection_is_this_process_only(void)
     shoal_region_free(region);
 }
 
+static void region_ranges_can_be_private_and_shared_again(void)
+{
+    struct shoal_region *region;
+    void *mirror;
+    REQUIRE_OK(shoal_region_create(16 * PAGE, &region));
+    ASSERT_OK(shoal_region_reserve(region, PAGE, 2 * PAGE));
+    REQUIRE_OK(shoal_region_mirror(region, PAGE, 2 * PAGE, &mirror)); /* what the others see */
+    uint8_t *place = shoal_region_at(region, PAGE, 1), *others = mirror;
+    place[0] = 1;
+    ASSERT_OK(shoal_region_privatize(region, PAGE, PAGE));
+    ASSERT_EQ(place[0], 1);
+    place[0] = 2;
+    place[PAGE] = 3;
+    ASSERT_EQ(others[0], 1);
+    ASSERT_EQ(others[PAGE], 3);
+    ASSERT_OK(shoal_region_share(region, PAGE, PAGE, false));
+    ASSERT_EQ(place[0], 1);
+    ASSERT_EQ(test_wait(test_fork(allowed, place)), -SIGSEGV);
+    ASSERT_OK(shoal_region_share(region, PAGE, PAGE, true));
+    place[0] = 4;
+    ASSERT_EQ(others[0], 4);
+    ASSERT_EQ(shoal_region_share(region, PAGE, 0, true), -EINVAL);
+    ASSERT_EQ(shoal_region_share(region, 16 * PAGE, PAGE, true), -EINVAL);
+    ASSERT_OK(shoal_region_unmirror(mirror, 2 * PAGE));
+    shoal_region_free(region);
+}
+
 static int read_in_child(void *arg)
 {
     struct shoal_region *region = arg;
@@ -463,6 +490,7 @@ static const struct test tests[] = {
     { "places that are not wholly inside are refused, without overflow", region_places_outside_are_refused },
     { "a mirrored range is contiguous across its end", region_mirror_makes_a_wrapping_record_contiguous },
     { "read-only in one process leaves the others writing", region_protection_is_this_process_only },
+    { "a range can be made private, and shared again", region_ranges_can_be_private_and_shared_again },
     { "a handle works in a forked child, which may free it", region_handle_works_in_a_forked_child },
     { "a region opened by descriptor is independent of the first handle",
       region_opened_by_descriptor_shows_the_same_bytes_elsewhere },

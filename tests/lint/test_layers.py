@@ -20,11 +20,12 @@ PARTS = {
     "region": (("region", "memory"), set()),
     "ring": (("ring",), {"region"}),
     "arena": (("arena",), {"region"}),
+    "shadow": (("shadow",), {"region"}),
     "peer": (("peer", "lifeline"), set()),
     "doorbell": (("doorbell", "waiter", "uring", "clock"), set()),
     "taskqueue": (("taskqueue",), {"region", "doorbell"}),
     "channel": (("channel",), {"region", "ring", "arena", "peer", "doorbell"}),
-    "whole": (("shoal", "error"), {"region", "ring", "arena", "peer", "doorbell", "taskqueue", "channel"}),
+    "whole": (("shoal", "error"), {"region", "ring", "arena", "shadow", "peer", "doorbell", "taskqueue", "channel"}),
 }
 
 # Those that hold calls and hardly any constants; <fcntl.h>, <sys/mman.h> and others are wanted for what they define.
