@@ -6,6 +6,8 @@
 
 #include "engine.h"
 
+static const char *const modes[] = {"copy", "readonly", "open"}; /* enum block_mode */
+
 static void block_link(struct block *self)
 {
     struct module_state *state = self->state;
@@ -51,7 +53,7 @@ PyObject *block_adopt(struct module_state *state, struct home *home, uint64_t of
     if (self == NULL)
         return NULL;
     self->home = home_retain(home);
-    self->offset = offset;
+    self->offset = self->start = offset;
     self->size_bytes = size_bytes;
     self->address = address;
     self->kind = kind;
@@ -64,20 +66,71 @@ PyObject *block_map(struct module_state *state, uint8_t *address, uint64_t offse
     struct block *self = block_alloc(state, state->block_type);
     if (self == NULL)
         return NULL;
-    self->offset = offset;
+    self->offset = self->start = offset;
     self->size_bytes = size_bytes;
     self->address = address;
     self->kind = kind;
-    self->frozen = kind == BLOCK_BORROWED;
     return (PyObject *)self;
+}
+
+/* A private view of the region, or NULL: no mapping can be had. */
+static void *shadow_take(struct home *home, uint64_t start, uint64_t size_bytes)
+{
+    void *address;
+    if (home->shadow == NULL && shoal_shadow_create(home->region, &home->shadow) < 0)
+        return NULL;
+    return shoal_shadow_take(home->shadow, start, size_bytes, &address) < 0 ? NULL : address;
+}
+
+PyObject *block_private(struct module_state *state, struct home *home, uint64_t offset, uint64_t start,
+                        uint64_t size_bytes)
+{
+    const void *source = shoal_region_at(home->region, start, size_bytes);
+    if (source == NULL || size_bytes == 0) {
+        raise_damaged(state, "a buffer lies outside of the region");
+        return NULL;
+    }
+    struct block *self = block_alloc(state, state->block_type);
+    if (self == NULL)
+        return NULL;
+    self->kind = BLOCK_PRIVATE;
+    self->offset = offset;
+    self->start = start;
+    self->size_bytes = size_bytes;
+    if (size_bytes >= OUT_OF_BAND_MIN)
+        self->address = shadow_take(home, start, size_bytes);
+    if (self->address != NULL) {
+        self->shadowed = home_retain(home);
+        return (PyObject *)self;
+    }
+    self->address = self->heap = PyMem_RawMalloc(size_bytes);
+    if (self->heap == NULL) {
+        Py_DECREF((PyObject *)self);
+        return PyErr_NoMemory();
+    }
+    memcpy(self->heap, source, size_bytes);
+    return (PyObject *)self;
+}
+
+bool block_is_unwritten(const struct block *block, const void *address, uint64_t size_bytes)
+{
+    return block->shadowed != NULL && shoal_shadow_is_clean(block->shadowed->shadow, address, size_bytes) == 1;
 }
 
 static PyObject *block_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"size_bytes", NULL};
+    static char *names[] = {"size_bytes", "mode", NULL};
     Py_ssize_t size;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n:Block", names, &size))
+    const char *text = modes[BLOCK_AS_COPY];
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|s:Block", names, &size, &text))
         return NULL;
+    unsigned mode = 0;
+    while (mode < 3 && strcmp(text, modes[mode]) != 0)
+        mode++;
+    if (mode == 3) {
+        PyErr_Format(PyExc_ValueError, "mode must be 'copy', 'readonly' or 'open', not '%s'", text);
+        return NULL;
+    }
     if (size < 0) {
         PyErr_SetString(PyExc_ValueError, "a block cannot have a negative size");
         return NULL;
@@ -100,6 +153,8 @@ static PyObject *block_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject *self = block_adopt(state, home, offset, (uint64_t)size, BLOCK_USER);
     if (self == NULL)
         shoal_arena_release(home->arena, offset);
+    else
+        ((struct block *)self)->mode = (enum block_mode)mode;
     return self;
 }
 
@@ -108,6 +163,10 @@ static void block_dealloc(struct block *self)
     PyTypeObject *type = Py_TYPE(self);
     struct module_state *state = self->state;
     block_unlink(self);
+    if (self->shadowed != NULL)
+        shoal_shadow_give(self->shadowed->shadow, self->address, self->size_bytes);
+    home_release(self->shadowed);
+    PyMem_RawFree(self->heap);
     if (self->home != NULL && self->epoch == state->fork_epoch)
         shoal_arena_release(self->home->arena, self->offset);
     else if (state->serving != NULL)
@@ -130,6 +189,11 @@ static PyObject *block_freeze(struct block *self, PyObject *Py_UNUSED(ignored))
 {
     self->frozen = true;
     Py_RETURN_NONE;
+}
+
+static PyObject *block_get_mode(struct block *self, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(modes[self->mode]);
 }
 
 static PyObject *block_get_size(struct block *self, void *Py_UNUSED(closure))
@@ -169,9 +233,10 @@ void block_freeze_exporter(struct module_state *state, PyObject *exporter)
 }
 
 PyDoc_STRVAR(block_doc,
-"Block(size_bytes)\n--\n\n"
+"Block(size_bytes, mode='copy')\n--\n\n"
 "Memory in this process's shared arena, exported as a buffer; the base of the arrays that shoal.empty() makes.\n\n"
-"Passing an array over it to a pool costs a handle. The memory goes back when the last view is collected.\n"
+"Passing an array over it to a pool costs a handle; what arrives there is by the mode as good as a copy ('copy'),\n"
+"read-only, or the shared memory itself ('open'). The memory goes back when the last view is collected.\n"
 "Raises MemoryError when the arena's budget (SHOAL_ARENA_LIMIT) or the machine's memory is exhausted.");
 
 static PyMethodDef block_methods[] = {
@@ -181,6 +246,7 @@ static PyMethodDef block_methods[] = {
 };
 
 static PyGetSetDef block_getset[] = {
+    {"mode", (getter)block_get_mode, NULL, PyDoc_STR("'copy', 'readonly' or 'open'."), NULL},
     {"size", (getter)block_get_size, NULL, PyDoc_STR("Size in bytes."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

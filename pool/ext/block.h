@@ -5,6 +5,9 @@
  * A Block stands for one arena block that this process holds; a View is a range of it that exports the buffer protocol.
  * An array keeps its View, the View its Block; when the last View is collected the Block gives the memory back: in the
  * process that owns the arena to the arena, in a worker by telling the parent.
+ *
+ * An array of the user's (shoal.share, empty, array) lies in one block that many hold. Who receives it gets a private
+ * view (<shoal/shadow.h>): its memory is the block's until it is written. Where there can be no such view, a copy.
  */
 #ifndef SHOAL_EXT_BLOCK_H
 #define SHOAL_EXT_BLOCK_H
@@ -12,10 +15,17 @@
 #include "home.h"
 
 enum block_kind {
-    BLOCK_USER,      /* shoal.empty / array / share: travels as a handle, frozen at its first send */
+    BLOCK_USER,      /* shoal.empty / array / share: travels as a handle */
     BLOCK_MESSAGE,   /* payload of a message that this process received (or, in the parent, a result) */
-    BLOCK_BORROWED,  /* in a worker: a user block of the parent, read-only */
+    BLOCK_BORROWED,  /* in a worker: a user block of the parent, the memory that all share */
+    BLOCK_PRIVATE,   /* a private view, or a copy, of a part of a user block */
     BLOCK_INHERITED, /* existed when this process was forked */
+};
+
+enum block_mode { /* of a user block: what arrives where it is sent */
+    BLOCK_AS_COPY,   /* something writable of the receiver's own; the sender's array freezes at its first send */
+    BLOCK_READ_ONLY, /* a read-only view of the memory that all share */
+    BLOCK_OPEN,      /* the shared memory itself, for all to write */
 };
 
 struct block {
@@ -24,12 +34,18 @@ struct block {
     PyObject *module; /* keeps the state alive */
     struct home *home; /* owner's side: whose arena it is in; NULL in a worker */
     struct block *next, **previous_next;
-    uint64_t offset;
+    uint64_t offset;     /* of the arena block */
     uint64_t size_bytes; /* as asked for */
+    uint64_t start;      /* what lies at `address`, as a place in the region; `offset` unless private */
     uint64_t epoch;
     uint8_t *address;
+    struct home *shadowed; /* PRIVATE: a view of this one's region; strong */
+    uint8_t *heap;         /* PRIVATE: a copy instead */
     enum block_kind kind;
+    enum block_mode mode;
     bool frozen;
+    bool writable_here; /* in a worker: its pages are, in the mapping of the region */
+    bool private_here;  /* in a child: its pages are mapped privately, in place */
     bool kept; /* in a worker: the parent knows that we hold it, and wants to hear when we do not */
 };
 
@@ -40,6 +56,15 @@ PyObject *block_adopt(struct module_state *state, struct home *home, uint64_t of
 PyObject *block_map(struct module_state *state, uint8_t *address, uint64_t offset, uint64_t size_bytes,
                     enum block_kind kind);
 
+/*
+ * New reference to a private view (or copy) of [start, start + size) of the region, a part of the arena block at
+ * `offset`. It holds nothing: the caller sees to it that the arena block stays. NULL with MemoryError.
+ */
+PyObject *block_private(struct module_state *state, struct home *home, uint64_t offset, uint64_t start,
+                        uint64_t size_bytes);
+/* Does a PRIVATE block still show, in this range, what the arena block has? */
+bool block_is_unwritten(const struct block *block, const void *address, uint64_t size_bytes);
+
 /* New reference to a buffer exporter over [offset_in_block, + size). */
 PyObject *view_new(struct block *block, uint64_t offset_in_block, uint64_t size_bytes, bool readonly);
 
@@ -48,6 +73,12 @@ struct block *block_containing(struct module_state *state, const void *address, 
 
 /* Make the array (or other exporter) that owns a writable buffer, and its bases, read-only where they can be. */
 void block_freeze_exporter(struct module_state *state, PyObject *exporter);
+
+/* Bytes of whole pages that it has in the region, from `offset` on; not for PRIVATE. */
+static inline uint64_t block_pages(const struct block *block)
+{
+    return block->size_bytes == 0 ? 4096 : (block->size_bytes + 4095) & ~UINT64_C(4095);
+}
 
 /* fork.c. In a forked child: what it inherited becomes its own, its writes are seen by nobody else. */
 void blocks_make_private(struct module_state *state);

@@ -180,6 +180,37 @@ static int take_lease(struct engine *engine, struct worker *worker, const struct
     return arrival->data == NULL ? -EBADMSG : 0;
 }
 
+/*
+ * Blocks of user arrays that the result refers to stay until it is unpickled: those of the task, those that the worker
+ * has kept, and no others. Its table is read again then, and must still fit.
+ */
+static int hold_shared(struct engine *engine, unsigned index, const struct block_list *of_task,
+                       struct arrival *arrival)
+{
+    const uint8_t *data = arrival->data != NULL ? arrival->data : arrival->inline_data;
+    uint64_t table = (uint64_t)arrival->buffer_count * sizeof(struct buffer_entry);
+    if (table > arrival->bytes)
+        return -EBADMSG;
+    for (uint64_t at = arrival->bytes - table; at < arrival->bytes; at += sizeof(struct buffer_entry)) {
+        struct buffer_entry entry;
+        memcpy(&entry, data + at, sizeof entry);
+        if (entry.kind != BUFFER_SHARED)
+            continue;
+        bool known = shoal_arena_holds(engine->home->arena, entry.block_offset, engine->first_holder + index) == 1;
+        for (size_t i = 0; i < of_task->count && !known; i++)
+            known = of_task->offsets[i] == entry.block_offset;
+        if (!known)
+            return -EBADMSG;
+        if (arrival->shared.offsets == NULL)
+            arrival->shared.offsets = PyMem_RawMalloc(arrival->buffer_count * sizeof(uint64_t));
+        if (arrival->shared.offsets == NULL)
+            return -ENOMEM;
+        if (shoal_arena_retain(engine->home->arena, entry.block_offset) == 0)
+            arrival->shared.offsets[arrival->shared.count++] = entry.block_offset;
+    }
+    return 0;
+}
+
 /* Blocks that the worker keeps views of after the task: it holds them until it says otherwise, or dies. */
 static int note_kept(struct engine *engine, unsigned index, const struct entry *entry, const uint8_t *offsets,
                      uint32_t count)
@@ -250,6 +281,8 @@ static int take_result(struct engine *engine, unsigned index, const struct recor
             entry->block = HOME_NO_BLOCK;
         }
     }
+    if (error == 0 && record->buffer_count > 0)
+        error = hold_shared(engine, index, &entry->shared, &arrival);
     if (error == 0)
         error = note_kept(engine, index, entry, payload + inline_bytes, record->kept_count);
     if (error < 0) {

@@ -77,12 +77,6 @@ struct order {
     uint64_t limit_bytes;
 };
 
-/* References that a task in flight holds on blocks of user arrays; released when it is finished. */
-struct block_list {
-    uint64_t *offsets;
-    size_t count;
-};
-
 /* A task whose stream is written, waiting for a slot, a place in the ring, or its turn. */
 struct pending {
     struct pending *next;

@@ -139,10 +139,15 @@ static void foreign_forget(struct module_state *state)
 void blocks_make_private(struct module_state *state)
 {
     for (struct block *block = state->blocks; block != NULL; block = block->next) {
-        if (block->home == NULL || block->kind != BLOCK_INHERITED)
+        if (block->home == NULL || block->kind != BLOCK_INHERITED || block->shadowed != NULL || block->heap != NULL)
             continue;
-        uint64_t pages = block->size_bytes == 0 ? 4096 : (block->size_bytes + 4095) & ~UINT64_C(4095);
-        shoal_region_privatize(block->home->region, block->offset, pages);
+        struct shoal_region *region = block->home->region;
+        if (block->mode == BLOCK_OPEN) /* shared, and stays so */
+            block->writable_here = shoal_region_protect(region, block->offset, block_pages(block), true) == 0;
+        else if (block->private_here) /* it was in the parent */
+            shoal_region_protect(region, block->offset, block_pages(block), true);
+        else
+            block->private_here = shoal_region_privatize(region, block->offset, block_pages(block)) == 0;
     }
 }
 

@@ -115,6 +115,7 @@ void home_release(struct home *home)
     if (home == NULL || --home->references > 0)
         return;
     shoal_arena_free(home->arena);
+    shoal_shadow_free(home->shadow);
     shoal_region_free(home->region);
     PyMem_Free(home);
 }

@@ -13,6 +13,7 @@
 struct home {
     struct shoal_region *region;
     struct shoal_arena *arena; /* NULL: another process's */
+    struct shoal_shadow *shadow; /* private views of the region; NULL until the first */
     uint64_t budget_bytes;
     uint64_t epoch; /* module_state.fork_epoch of the process that made it */
     long references;

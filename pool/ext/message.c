@@ -31,12 +31,11 @@ static int outgoing_grow(struct shoal_sink *sink, size_t need)
     return 0;
 }
 
-void outgoing_begin(struct outgoing *out, struct module_state *state, struct shoal_region *region, uint8_t *ring,
-                    size_t room)
+void outgoing_begin(struct outgoing *out, struct module_state *state, struct home *home, uint8_t *ring, size_t room)
 {
     memset(out, 0, sizeof *out);
     out->state = state;
-    out->region = region;
+    out->home = home;
     out->sink.start = out->sink.cursor = ring;
     out->sink.limit = ring == NULL ? NULL : ring + room;
     out->sink.grow = outgoing_grow;
@@ -93,24 +92,54 @@ static bool overlaps_adopted(const struct outgoing *out, uint64_t offset, uint64
     return false;
 }
 
-/* Does the buffer lie in a block that can travel by handle? Fills kind, block and offset if so. */
-static void find_block(struct outgoing *out, struct taken *taken)
+/* The Block of this process that the buffer lies in, borrowed, or NULL: mostly without a walk over all Blocks. */
+static struct block *containing(const struct outgoing *out, const struct taken *taken)
 {
     uint64_t offset;
-    if (!shoal_region_contains(out->region, taken->view.buf, taken->size_bytes, &offset))
-        return;
+    const struct home *home = out->home;
+    if (!shoal_region_contains(home->region, taken->view.buf, taken->size_bytes, &offset) &&
+        (home->shadow == NULL || !shoal_shadow_may_contain(home->shadow, taken->view.buf)))
+        return NULL;
     struct block *block = block_containing(out->state, taken->view.buf, taken->size_bytes);
-    if (block == NULL || block->epoch != out->state->fork_epoch)
+    return block != NULL && block->epoch == out->state->fork_epoch ? block : NULL;
+}
+
+/* Does the buffer lie in a block that can travel by handle? Fills kind, block, offset and what arrives if so. */
+static void find_block(struct outgoing *out, struct taken *taken)
+{
+    struct block *block = taken->size_bytes == 0 ? NULL : containing(out, taken);
+    if (block == NULL)
         return;
-    if (block->kind == BLOCK_USER || block->kind == BLOCK_BORROWED)
+    uint64_t offset = block->start + (uint64_t)((uint8_t *)taken->view.buf - block->address);
+    bool is_own = block == out->own_block && taken->size_bytes >= block->size_bytes / 2 &&
+                  !overlaps_adopted(out, offset, taken->size_bytes);
+    if (block->kind == BLOCK_USER || block->kind == BLOCK_BORROWED ||
+        (block->kind == BLOCK_PRIVATE &&
+         block_is_unwritten(block, taken->view.buf, taken->size_bytes)))
         taken->kind = BUFFER_SHARED;
-    else if (block == out->own_block && taken->size_bytes >= block->size_bytes / 2 &&
-             !overlaps_adopted(out, offset, taken->size_bytes))
+    else if (is_own)
         taken->kind = BUFFER_ADOPTED;
     else
         return;
     taken->block = (struct block *)Py_NewRef(block);
     taken->offset = offset;
+}
+
+/*
+ * What arrives: an array that can be written, whatever its own flag says, as with multiprocessing; but of an arena
+ * block what its mode says. Other things, such as bytes or buffers of Arrow, arrive read-only if they are.
+ */
+static void settle_flags(struct outgoing *out, struct taken *taken)
+{
+    bool readonly = taken->view.readonly && !taken->in_pieces;
+    taken->readonly = readonly && !shoal_is_array(taken->view.obj);
+    if (taken->kind != BUFFER_SHARED)
+        return;
+    struct block *block = taken->block;
+    taken->open = block->mode == BLOCK_OPEN;
+    taken->readonly = block->mode == BLOCK_READ_ONLY || (block->mode == BLOCK_OPEN && readonly);
+    if (block->kind == BLOCK_USER && block->mode == BLOCK_AS_COPY && !readonly)
+        block_freeze_exporter(out->state, taken->view.obj);
 }
 
 /* shoal_buffer_taker: 1 taken, 0 in band, -1 exception. */
@@ -131,17 +160,15 @@ static int outgoing_take(void *context, PyObject *exporter)
         }
     }
     taken->size_bytes = (uint64_t)taken->view.len;
-    taken->readonly = taken->view.readonly && !taken->in_pieces;
     taken->kind = BUFFER_IN_MESSAGE;
     if (!taken->in_pieces)
         find_block(out, taken);
-    if (taken->kind == BUFFER_IN_MESSAGE && taken->size_bytes < OUT_OF_BAND_MIN) {
+    settle_flags(out, taken);
+    bool as_copy = taken->kind == BUFFER_IN_MESSAGE ||
+                   (taken->kind == BUFFER_SHARED && !taken->readonly && !taken->open);
+    if (as_copy && taken->size_bytes < OUT_OF_BAND_MIN) {
         taken_drop(taken);
         return 0;
-    }
-    if (taken->kind == BUFFER_SHARED && !taken->readonly) {
-        block_freeze_exporter(out->state, taken->view.obj);
-        taken->readonly = true;
     }
     if (taken->kind != BUFFER_IN_MESSAGE)
         PyBuffer_Release(&taken->view); /* the block keeps the memory; the array itself may go */
@@ -266,7 +293,7 @@ static void write_table(struct outgoing *out, uint64_t block_offset, uint64_t st
             .offset = taken->offset,
             .size_bytes = taken->size_bytes,
             .kind = (uint32_t)taken->kind,
-            .flags = taken->readonly ? BUFFER_READONLY : 0,
+            .flags = (taken->readonly ? BUFFER_READONLY : 0) | (taken->open ? BUFFER_OPEN : 0),
         };
         if (taken->kind == BUFFER_IN_MESSAGE) {
             position = align_up(position, BUFFER_ALIGN);

@@ -30,6 +30,7 @@ enum buffer_kind {
 };
 
 #define BUFFER_READONLY 1u
+#define BUFFER_OPEN 2u /* SHARED: the memory itself is to be written by all; else it arrives as a private view */
 
 struct buffer_entry {
     uint64_t offset; /* in the region */
@@ -51,7 +52,7 @@ struct taken {
     uint64_t offset;     /* SHARED and ADOPTED: in the region */
     uint64_t size_bytes;
     enum buffer_kind kind;
-    bool readonly;
+    bool readonly, open; /* as BUFFER_READONLY, BUFFER_OPEN */
     bool in_pieces; /* IN_MESSAGE only: is put together when it is copied */
 };
 
@@ -59,7 +60,7 @@ struct taken {
 struct outgoing {
     struct shoal_sink sink; /* first: the grow function finds us through it */
     struct module_state *state;
-    struct shoal_region *region;  /* whose blocks may travel by handle */
+    struct home *home;            /* whose blocks may travel by handle; borrowed */
     struct block *own_block;      /* worker: the block of the task at hand, may be adopted; borrowed */
     uint8_t *heap;                /* the stream's memory once it has left the ring; NULL before */
     size_t section_start;
@@ -70,8 +71,7 @@ struct outgoing {
 };
 
 /* Begin in [ring, ring + room), or on the heap if ring is NULL. */
-void outgoing_begin(struct outgoing *out, struct module_state *state, struct shoal_region *region, uint8_t *ring,
-                    size_t room);
+void outgoing_begin(struct outgoing *out, struct module_state *state, struct home *home, uint8_t *ring, size_t room);
 void outgoing_clear(struct outgoing *out);
 
 /* Write one section. 0, or -1 with an exception (the section is taken back). */

@@ -16,6 +16,8 @@ void arrival_clear(struct engine *engine, struct arrival *arrival)
         shoal_arena_release(engine->home->arena, arrival->block);
     if (ours && arrival->adopted != HOME_NO_BLOCK)
         shoal_arena_release(engine->home->arena, arrival->adopted);
+    if (ours)
+        block_list_release(engine, &arrival->shared);
     PyMem_RawFree(arrival->owned);
     Py_CLEAR(arrival->object);
     arrival->kind = ARRIVAL_NONE;
@@ -49,17 +51,57 @@ static struct block *giver_block(struct giver *giver, uint64_t *count, struct bl
     return *block;
 }
 
-/* A user block that came back as a handle: this process holds it, or it would not be in the table of user blocks. */
+/* Is it one of the blocks that the task was given, and that the arrival holds? */
+static bool arrival_holds(const struct arrival *arrival, uint64_t offset)
+{
+    for (size_t i = 0; i < arrival->shared.count; i++) {
+        if (arrival->shared.offsets[i] == offset)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * A user block that came back as a handle, or a part of it: a new reference to what its mode says. The user's own
+ * array of it may be gone by now.
+ */
 static struct block *giver_shared(struct giver *giver, const struct buffer_entry *entry)
 {
     struct home *home = giver->engine->home;
-    void *address = shoal_region_at(home->region, entry->offset, entry->size_bytes);
-    struct block *block = address == NULL ? NULL
-                                          : block_containing(giver->engine->state, address, entry->size_bytes);
-    if (block != NULL && block->kind == BLOCK_USER && block->offset == entry->block_offset)
-        return (struct block *)Py_NewRef((PyObject *)block);
-    raise_damaged(NULL, "a handle to an array that is no longer here");
-    return NULL;
+    struct module_state *state = giver->engine->state;
+    uint64_t offset, size;
+    if (!arrival_holds(giver->arrival, entry->block_offset) ||
+        shoal_arena_find(home->arena, entry->offset, entry->size_bytes, &offset, &size) < 0 ||
+        offset != entry->block_offset) {
+        raise_damaged(NULL, "a handle to an array that the task did not have");
+        return NULL;
+    }
+    struct block *known = block_containing(state, shoal_region_at(home->region, entry->offset, entry->size_bytes),
+                                           entry->size_bytes);
+    bool in_place = entry->flags & (BUFFER_READONLY | BUFFER_OPEN);
+    if (known != NULL && known->kind == BLOCK_USER) {
+        in_place = known->mode != BLOCK_AS_COPY;
+        if (in_place)
+            return (struct block *)Py_NewRef((PyObject *)known);
+    }
+    struct block *block = (struct block *)(in_place ? block_adopt(state, home, offset, size, BLOCK_USER)
+                                                    : block_private(state, home, offset, entry->offset,
+                                                                    entry->size_bytes));
+    if (block == NULL || block->heap != NULL)
+        return block;
+    if (shoal_arena_retain(home->arena, offset) < 0) { /* four billion views of it */
+        block->epoch--; /* it holds nothing */
+        Py_DECREF((PyObject *)block);
+        PyErr_NoMemory();
+        return NULL;
+    }
+    if (block->home == NULL)
+        block->home = home_retain(home);
+    if (in_place) {
+        block->mode = entry->flags & BUFFER_OPEN ? BLOCK_OPEN : BLOCK_READ_ONLY;
+        block->frozen = block->mode == BLOCK_READ_ONLY;
+    }
+    return block;
 }
 
 static PyObject *give(void *context, Py_ssize_t index)
@@ -81,11 +123,12 @@ static PyObject *give(void *context, Py_ssize_t index)
     if (block == NULL)
         return NULL;
     PyObject *view = NULL;
-    if (entry.offset < block->offset || entry.size_bytes > block->size_bytes ||
-        entry.offset - block->offset > block->size_bytes - entry.size_bytes)
+    if (entry.offset < block->start || entry.size_bytes > block->size_bytes ||
+        entry.offset - block->start > block->size_bytes - entry.size_bytes)
         raise_damaged(NULL, "a buffer lies outside of its block");
     else
-        view = view_new(block, entry.offset - block->offset, entry.size_bytes, entry.flags & BUFFER_READONLY);
+        view = view_new(block, entry.offset - block->start, entry.size_bytes,
+                        block->frozen || (entry.flags & BUFFER_READONLY));
     Py_DECREF(block);
     return view;
 }

@@ -18,6 +18,12 @@ enum arrival_kind {
 
 #define ARRIVAL_INLINE_BYTES 64
 
+/* References on blocks of user arrays: of a task in flight, or of a result that may refer to them. */
+struct block_list {
+    uint64_t *offsets;
+    size_t count;
+};
+
 struct arrival {
     enum arrival_kind kind;
     uint32_t item;
@@ -27,6 +33,7 @@ struct arrival {
     const uint8_t *data; /* inline_data, malloc'd (owned), or in the block */
     uint8_t *owned;
     uint64_t block, adopted; /* arena blocks whose owner's count we have, or HOME_NO_BLOCK */
+    struct block_list shared; /* blocks of user arrays that buffers may lie in */
     PyObject *object;        /* ARRIVAL_EXCEPTION */
     uint8_t inline_data[ARRIVAL_INLINE_BYTES];
 };

@@ -290,7 +290,7 @@ static int submission_begin(struct submission *submission, struct engine *engine
         if (room > STREAM_IN_RING_MAX)
             room = STREAM_IN_RING_MAX;
     }
-    outgoing_begin(&submission->out, engine->state, engine->home->region, room >= 64 ? ring_tail(engine) : NULL,
+    outgoing_begin(&submission->out, engine->state, engine->home, room >= 64 ? ring_tail(engine) : NULL,
                    room & ~UINT64_C(7));
     return 0;
 }

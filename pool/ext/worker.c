@@ -183,7 +183,9 @@ static void serve_item(struct engine *engine, PyObject *function, uint32_t item,
 static void serve_batch(struct engine *engine)
 {
     struct worker_side *side = engine->side;
+    side->reading_function = side->task.item_count > 1;
     PyObject *function = input_begin(engine) < 0 ? NULL : input_next(engine);
+    side->reading_function = false;
     PyObject *error_type = NULL, *error = NULL, *traceback = NULL;
     if (function == NULL) {
         PyErr_Fetch(&error_type, &error, &traceback);
@@ -193,6 +195,7 @@ static void serve_batch(struct engine *engine)
     }
     bool ours = start(engine) == 0;
     uint32_t count = side->task.item_count;
+    size_t of_function = side->block_count;
     for (uint32_t i = side->task.reserved; i < count && ours; i++) {
         uint32_t item = side->task.first_item + i;
         bool last = i + 1 == count;
@@ -206,6 +209,8 @@ static void serve_batch(struct engine *engine)
             serve_item(engine, function, item, last);
             if (last)
                 function = NULL;
+            else if (side->block_count > of_function)
+                input_item_done(engine, of_function);
         }
     }
     Py_XDECREF(function);

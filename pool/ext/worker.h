@@ -32,11 +32,14 @@ struct worker_side {
     struct block **blocks; /* strong: those that the task's arguments were given */
     size_t block_count, block_capacity;
     struct block *own_block; /* borrowed from blocks: the task's message */
+    bool reading_function;   /* of a batch that another worker may have to go on with: it must find it as it was */
 };
 
 /* worker_input.c: the task's streams and buffers. */
 int input_begin(struct engine *engine);
 PyObject *input_next(struct engine *engine); /* the next section's object, or NULL with an exception */
+/* An item of a batch is done: gives back the private views that it was given, in `blocks` from block_count on. */
+void input_item_done(struct engine *engine, size_t block_count);
 int input_skip(struct engine *engine, uint32_t sections);
 /* Everything of the task was dropped: which blocks are still held by user code? Fills offsets, returns how many.
  * ret_kept NULL: the task was not ours after all, nothing is told. */

@@ -2,8 +2,11 @@
 /*
  * worker_input.c - reading a task in place.
  *
- * The stream lies in the task ring or in a block, both read-only here. Buffers are given as views: of the message's own
- * block, which this task alone holds and which is made writable for it, or of a block of the user's arrays, read-only.
+ * The stream lies in the task ring or in a block, both read-only here. Buffers are given as views of
+ *   - the message's own block, which this task alone holds and which is made writable for it;
+ *   - the same, but private, for what the function of a batch carries: another worker may have to go on with the batch;
+ *   - a block of the user's arrays that others hold, too: private, unless it was shared to be read only, or to be
+ *     written by all.
  */
 #include <errno.h>
 #include <string.h>
@@ -44,11 +47,6 @@ static uint64_t own_block_bytes(const struct worker_side *side)
     return end - side->task.block_offset;
 }
 
-static uint64_t pages(uint64_t bytes)
-{
-    return bytes == 0 ? 4096 : (bytes + 4095) & ~UINT64_C(4095);
-}
-
 static int remember(struct worker_side *side, struct block *block)
 {
     if (side->block_count == side->block_capacity) {
@@ -65,38 +63,89 @@ static int remember(struct worker_side *side, struct block *block)
     return 0;
 }
 
-/* The Block for this entry, borrowed: one that this task was given already, or a new one. */
-static struct block *block_for(struct engine *engine, const struct buffer_entry *entry)
+/* Takes over a reference to a new Block and returns it borrowed, kept by the task; NULL with an exception. */
+static struct block *keep(struct worker_side *side, PyObject *made)
+{
+    if (made == NULL)
+        return NULL;
+    int error = remember(side, (struct block *)made);
+    Py_DECREF(made);
+    return error < 0 ? NULL : (struct block *)made;
+}
+
+static int make_writable(struct engine *engine, struct block *block)
+{
+    int error = shoal_region_protect(engine->home->region, block->offset, block_pages(block), true);
+    block->writable_here = error >= 0;
+    return error;
+}
+
+/* What others see, too, and what they write: the block itself, from its start to the end of this buffer. */
+static struct block *block_in_place(struct engine *engine, const struct buffer_entry *entry)
 {
     struct worker_side *side = engine->side;
-    struct module_state *state = engine->state;
-    bool own = entry->kind == BUFFER_IN_MESSAGE;
-    if (own && side->own_block != NULL)
-        return side->own_block;
-    uint64_t size = own ? own_block_bytes(side) : entry->offset + entry->size_bytes - entry->block_offset;
+    uint64_t size = entry->offset + entry->size_bytes - entry->block_offset;
     uint8_t *address = shoal_region_at(engine->home->region, entry->block_offset, size);
-    if (address == NULL || (own && entry->block_offset != side->task.block_offset)) {
+    if (address == NULL || entry->offset < entry->block_offset) {
         raise_damaged(NULL, "a buffer lies outside of the region");
         return NULL;
     }
-    for (size_t i = 0; i < side->block_count && !own; i++) {
+    for (size_t i = 0; i < side->block_count; i++) {
         struct block *known = side->blocks[i];
-        if (known->offset == entry->block_offset && known->size_bytes >= size)
+        if (known->kind == BLOCK_BORROWED && known->offset == entry->block_offset && known->size_bytes >= size)
             return known;
     }
-    struct block *block = (struct block *)block_map(state, address, entry->block_offset, size,
-                                                    own ? BLOCK_MESSAGE : BLOCK_BORROWED);
+    struct block *block = keep(side, block_map(engine->state, address, entry->block_offset, size, BLOCK_BORROWED));
     if (block == NULL)
         return NULL;
-    int error = remember(side, block);
-    Py_DECREF(block);
-    if (error < 0)
+    block->mode = entry->flags & BUFFER_OPEN ? BLOCK_OPEN : BLOCK_READ_ONLY;
+    block->frozen = block->mode == BLOCK_READ_ONLY;
+    if (!block->frozen && make_writable(engine, block) < 0) {
+        raise_error(-ENOMEM, "cannot make shared memory writable");
         return NULL;
-    if (own) {
-        side->own_block = block;
-        error = shoal_region_protect(engine->home->region, block->offset, pages(size), true);
-        block->frozen = error < 0; /* too many mappings: then it is read-only */
     }
+    return block;
+}
+
+/* The task's message, whole; NULL without an exception if it cannot be made writable (too many mappings). */
+static struct block *own_block(struct engine *engine)
+{
+    struct worker_side *side = engine->side;
+    if (side->own_block != NULL)
+        return side->own_block;
+    uint64_t size = own_block_bytes(side);
+    uint8_t *address = shoal_region_at(engine->home->region, side->task.block_offset, size);
+    if (address == NULL) {
+        raise_damaged(NULL, "a buffer lies outside of the region");
+        return NULL;
+    }
+    struct block *block = keep(side, block_map(engine->state, address, side->task.block_offset, size, BLOCK_MESSAGE));
+    if (block == NULL || make_writable(engine, block) < 0)
+        return NULL;
+    side->own_block = block;
+    return block;
+}
+
+/* The Block for this entry, borrowed. */
+static struct block *block_for(struct engine *engine, const struct buffer_entry *entry)
+{
+    struct worker_side *side = engine->side;
+    bool own = entry->kind == BUFFER_IN_MESSAGE;
+    if (own && entry->block_offset != side->task.block_offset) {
+        raise_damaged(NULL, "a buffer lies outside of its message");
+        return NULL;
+    }
+    if (own && !side->reading_function) {
+        struct block *block = own_block(engine);
+        if (block != NULL || PyErr_Occurred())
+            return block;
+    }
+    if (!own && (entry->flags & (BUFFER_READONLY | BUFFER_OPEN)))
+        return block_in_place(engine, entry);
+    struct block *block = keep(side, block_private(engine->state, engine->home, entry->block_offset, entry->offset,
+                                                   entry->size_bytes));
+    if (block != NULL && own)
+        block->kind = BLOCK_MESSAGE; /* nobody else knows it: it does not travel by handle */
     return block;
 }
 
@@ -113,12 +162,12 @@ static PyObject *give(void *context, Py_ssize_t index)
     struct block *block = block_for(engine, &entry);
     if (block == NULL)
         return NULL;
-    if (entry.offset < block->offset || entry.size_bytes > block->size_bytes ||
-        entry.offset - block->offset > block->size_bytes - entry.size_bytes) {
+    if (entry.offset < block->start || entry.size_bytes > block->size_bytes ||
+        entry.offset - block->start > block->size_bytes - entry.size_bytes) {
         raise_damaged(NULL, "a buffer lies outside of its block");
         return NULL;
     }
-    return view_new(block, entry.offset - block->offset, entry.size_bytes,
+    return view_new(block, entry.offset - block->start, entry.size_bytes,
                     block->frozen || (entry.flags & BUFFER_READONLY));
 }
 
@@ -149,20 +198,42 @@ int input_skip(struct engine *engine, uint32_t sections)
     return 0;
 }
 
+void input_item_done(struct engine *engine, size_t block_count)
+{
+    struct worker_side *side = engine->side;
+    size_t count = block_count;
+    for (size_t i = block_count; i < side->block_count; i++) {
+        struct block *block = side->blocks[i];
+        if (block->kind == BLOCK_PRIVATE && Py_REFCNT(block) == 1)
+            Py_DECREF(block);
+        else
+            side->blocks[count++] = block;
+    }
+    side->block_count = count;
+}
+
+/* The parent is to be told no more that we do not hold it. */
+static void unrelease(struct worker_side *side, uint64_t offset)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < side->release_count; i++) {
+        if (side->releases[i] != offset)
+            side->releases[count++] = side->releases[i];
+    }
+    side->release_count = count;
+}
+
 uint32_t input_end(struct engine *engine, uint64_t adopted, uint64_t *ret_kept)
 {
     struct worker_side *side = engine->side;
     uint32_t kept = 0;
     for (size_t i = 0; i < side->block_count; i++) {
         struct block *block = side->blocks[i];
-        bool own = block == side->own_block;
-        if (Py_REFCNT(block) > 1 && block->offset != adopted) {
-            if (!block->kept && ret_kept != NULL) {
-                ret_kept[kept++] = block->offset;
-                block->kept = true;
-            }
-        } else if (own) {
-            shoal_region_protect(engine->home->region, block->offset, pages(block->size_bytes), false);
+        if (Py_REFCNT(block) > 1 && block->offset != adopted && block->heap == NULL && !block->kept &&
+            ret_kept != NULL) {
+            ret_kept[kept++] = block->offset;
+            block->kept = true;
+            unrelease(side, block->offset);
         }
         Py_DECREF(block);
     }
@@ -171,14 +242,32 @@ uint32_t input_end(struct engine *engine, uint64_t adopted, uint64_t *ret_kept)
     return kept;
 }
 
+/* What another live Block of this arena block needs: that we hold it (kept), that it is writable here. */
+static void needs_of_others(const struct block *block, bool *ret_kept, bool *ret_writable)
+{
+    *ret_kept = *ret_writable = false;
+    for (const struct block *other = block->state->blocks; other != NULL; other = other->next) {
+        if (other == block || other->offset != block->offset || other->heap != NULL)
+            continue;
+        *ret_kept |= other->kept;
+        *ret_writable |= other->writable_here;
+    }
+}
+
 /* A Block has died in this worker: the parent is told with the next record, if it believes that we hold it. */
 void worker_block_gone(struct engine *engine, struct block *block)
 {
     struct worker_side *side = engine->side;
-    if (side == NULL || !block->kept)
+    if (side == NULL || !(block->kept || block->writable_here || block->private_here))
         return;
-    if (block->kind == BLOCK_MESSAGE)
-        shoal_region_protect(engine->home->region, block->offset, pages(block->size_bytes), false);
+    bool others_keep, others_write;
+    needs_of_others(block, &others_keep, &others_write);
+    if (block->private_here)
+        shoal_region_share(block->home->region, block->offset, block_pages(block), false);
+    if (block->writable_here && !others_write)
+        shoal_region_protect(engine->home->region, block->offset, block_pages(block), false);
+    if (!block->kept || others_keep)
+        return;
     if (side->release_count == side->release_capacity) {
         size_t capacity = side->release_capacity ? 2 * side->release_capacity : 64;
         uint64_t *moved = PyMem_RawRealloc(side->releases, capacity * sizeof *moved);

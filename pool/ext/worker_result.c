@@ -213,7 +213,7 @@ int result_send(struct engine *engine, enum record_kind kind, uint32_t item, boo
     uint64_t reserve = sizeof(struct record) + side->block_count * sizeof(uint64_t);
     struct outgoing out;
     bool fits = room > reserve + 64;
-    outgoing_begin(&out, engine->state, engine->home->region, fits ? place + sizeof(struct record) : NULL,
+    outgoing_begin(&out, engine->state, engine->home, fits ? place + sizeof(struct record) : NULL,
                    fits ? (room - reserve) & ~UINT64_C(7) : 0);
     out.root = "result";
     out.own_block = last && side->task.item_count == 1 ? side->own_block : NULL;
@@ -286,7 +286,7 @@ void result_send_setup_error(struct engine *engine)
     PyObject *packed = PyObject_CallFunction(side->encode_error, "Os", exception, "initializer");
     Py_DECREF(exception);
     struct outgoing out;
-    outgoing_begin(&out, engine->state, engine->home->region, NULL, 0);
+    outgoing_begin(&out, engine->state, engine->home, NULL, 0);
     if (packed == NULL || outgoing_section(&out, side->encoder, packed) < 0 || out.taken_count > 0) {
         PyErr_Print();
         _exit(1);

@@ -10,6 +10,8 @@
 
 #include "sink.h"
 
+#include <stdbool.h>
+
 struct shoal_pickle_state; /* interned names, imported objects, types; one per module object */
 
 /* Adds Pickler, Unpickler, PicklingError, UnpicklingError, dump, dumps, load, loads, ... to the module. 0 or -1. */
@@ -28,9 +30,13 @@ void shoal_pickle_state_set_memory_meter(struct shoal_pickle_state *state, shoal
  * Out-of-band buffers. Called for each PickleBuffer (and, in pool mode, each bytes/bytearray of at least
  * `out_of_band_min` bytes) in stream order. `exporter` is any object with the buffer protocol (borrowed: take a
  * reference or a Py_buffer to keep it). Returns 1: taken, out of band; 0: write it in band; -1: exception set.
- * The n-th buffer taken is the n-th that the unpickler asks for.
+ * The n-th buffer taken is the n-th that the unpickler asks for. Whether what arrives can be written is the unpickler's
+ * giver to say where the exporter is an array of numpy; of anything else the stream says if it is read-only.
  */
 typedef int (*shoal_buffer_taker)(void *context, PyObject *exporter);
+
+/* Is it a numpy.ndarray, or of a subclass? Asks for the type's name, not for numpy. */
+bool shoal_is_array(PyObject *object);
 
 struct shoal_encoder; /* a pickler's working memory: memo table, per-stream state; one per stream under way */
 

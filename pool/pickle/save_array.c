@@ -21,6 +21,15 @@ static bool is_array(PyTypeObject *type)
            strcmp(type->tp_name, "numpy.ndarray") == 0;
 }
 
+bool shoal_is_array(PyObject *object)
+{
+    for (PyTypeObject *type = object ? Py_TYPE(object) : NULL; type; type = type->tp_base) {
+        if (is_array(type))
+            return true;
+    }
+    return false;
+}
+
 /* What streams name. 1: found; 0: this numpy has no such thing; -1. */
 static int find_names(struct shoal_state_writer *writer)
 {

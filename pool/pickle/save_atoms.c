@@ -227,6 +227,8 @@ int shoal__save_picklebuffer(struct shoal_encoder *e, PyObject *obj)
                         "PickleBuffer can not be pickled when pointing to a non-contiguous buffer");
         return -1;
     }
+    /* In a pool an array arrives writable, as with protocols that copy it. */
+    bool as_copy = e->hooks.take && !e->hooks.buffer_callback && shoal_is_array(view->obj);
     int in_band = is_in_band(e, obj);
     if (in_band < 0)
         return -1;
@@ -236,12 +238,12 @@ int shoal__save_picklebuffer(struct shoal_encoder *e, PyObject *obj)
     if (!in_band) {
         e->buffers_taken++;
         const uint8_t code[] = {OP_NEXT_BUFFER, OP_READONLY_BUFFER};
-        return shoal__raw(e, code, view->readonly ? 2 : 1);
+        return shoal__raw(e, code, view->readonly && !as_copy ? 2 : 1);
     }
     Py_buffer held; /* keeps the memory while a file's write() runs */
     if (PyObject_GetBuffer(obj, &held, PyBUF_FULL_RO) < 0)
         return -1;
-    int result = held.readonly ? shoal__save_bytes_data(e, obj, held.buf, held.len)
+    int result = held.readonly && !as_copy ? shoal__save_bytes_data(e, obj, held.buf, held.len)
                                : save_bytearray_data(e, obj, held.buf, held.len);
     PyBuffer_Release(&held);
     return result < 0 ? -1 : shoal__put(e, obj);

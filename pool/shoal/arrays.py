@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """numpy arrays whose memory lies in the arena, so that passing one to a task or back costs a handle, not a copy.
 
-The semantics stay those of a copy: an array freezes when it is first sent (writing to it raises from then on), so that
-no task sees what the sender writes later. A view that was made of it before keeps its own flag: docs/failure.md.
+The semantics stay those of a copy. What arrives can be written, and nobody else sees it: the pages that are written
+are copied, the others are the one memory that all read. The array itself freezes when it is first sent (writing to it
+raises from then on), so that no task sees what the sender writes later. A view that was made of it before keeps its
+own flag: docs/failure.md.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import operator
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 from shoal import _ext
+
+_Mode = Literal["copy", "readonly", "open"]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,18 +55,45 @@ def array(obj: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
     return copy
 
 
-def share(array: ArrayLike) -> NDArray[Any]:
-    """Return a read-only copy of `array` in the arena, to be read by any number of tasks. One that is shared already
-    is returned as it is.
+def share(array: ArrayLike, *, readonly: bool = False, writable: bool = False) -> NDArray[Any]:
+    """Return a copy of `array` in the arena, for any number of tasks. One that is shared like this already is returned
+    as it is.
+
+    Parameters
+    ----------
+    array : array_like
+        What to share. Python objects cannot be.
+    readonly : bool
+        Tasks get read-only views, too. By default what they get is as good as a copy: they may write it, and nobody
+        else sees that.
+    writable : bool
+        Truly shared memory: this process and all tasks read and write the same bytes, at the same time. Nothing keeps
+        them out of each other's way.
+
+    Returns
+    -------
+    ndarray
+        Read-only, unless `writable`.
+
+    Raises
+    ------
+    MemoryError
+        If the arena has no room for it.
+    TypeError
+        If there are Python objects in it.
     """
+    if readonly and writable:
+        raise ValueError("an array cannot be shared as readonly and as writable")
+    mode: _Mode = "open" if writable else "readonly" if readonly else "copy"
     np = _numpy("share")
-    if isinstance(array, np.ndarray) and not array.flags.writeable and _lies_in_arena(array):
+    if isinstance(array, np.ndarray) and array.flags.writeable == writable and _mode_of(array) == mode:
         shared: NDArray[Any] = array
         return shared
-    copy, block = _copy(np, array, None)
-    if block is not None:
-        block.freeze()
-    copy.flags.writeable = False
+    copy, block = _copy(np, array, None, mode)
+    if not writable:
+        if block is not None:
+            block.freeze()
+        copy.flags.writeable = False
     return copy
 
 
@@ -75,7 +106,9 @@ def _numpy(function: str) -> Any:
     return numpy
 
 
-def _allocate(np: Any, shape: Any, dtype: DTypeLike | None, order: str) -> tuple[NDArray[Any], _ext.Block | None]:
+def _allocate(
+    np: Any, shape: Any, dtype: DTypeLike | None, order: str, mode: _Mode = "copy"
+) -> tuple[NDArray[Any], _ext.Block | None]:
     kind: np.dtype[Any] = np.dtype(dtype)
     if kind.hasobject:
         raise TypeError(f"an array of Python objects cannot lie in shared memory (dtype {kind})")
@@ -90,21 +123,24 @@ def _allocate(np: Any, shape: Any, dtype: DTypeLike | None, order: str) -> tuple
     size_bytes = math.prod(lengths) * kind.itemsize
     if size_bytes == 0:
         return np.empty(lengths, kind, order), None
-    block = _ext.Block(size_bytes)
+    block = _ext.Block(size_bytes, mode)
     return np.ndarray(lengths, kind, block, order=order), block
 
 
-def _copy(np: Any, obj: ArrayLike, dtype: DTypeLike | None) -> tuple[NDArray[Any], _ext.Block | None]:
+def _copy(
+    np: Any, obj: ArrayLike, dtype: DTypeLike | None, mode: _Mode = "copy"
+) -> tuple[NDArray[Any], _ext.Block | None]:
     source = np.asarray(obj, dtype)
     columns_first = source.flags.f_contiguous and not source.flags.c_contiguous
-    copy, block = _allocate(np, source.shape, source.dtype, "F" if columns_first else "C")
+    copy, block = _allocate(np, source.shape, source.dtype, "F" if columns_first else "C", mode)
     copy[...] = source
     return copy, block
 
 
-def _lies_in_arena(array: Any) -> bool:
+def _mode_of(array: Any) -> str | None:
+    """How the arena's block is shared that the array lies in; None if it lies in none."""
     while array is not None:
         if isinstance(array, _ext.Block):
-            return True
+            return array.mode
         array = array.obj if isinstance(array, memoryview) else getattr(array, "base", None)
-    return False
+    return None

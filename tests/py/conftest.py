@@ -145,9 +145,10 @@ def warm_up():
 
     with shoal.Pool(1) as pool:
         pool.apply(int)
-    if hasattr(shoal, "empty"):
         with contextlib.suppress(ImportError):  # numpy is optional
-            shoal.empty(1)
+            import numpy
+
+            pool.apply(numpy.asarray, (shoal.empty(10_000),))
     # The modules loaded so far are no garbage. Looking at them in both collections of every test was most of its time.
     gc.collect()
     gc.freeze()
