@@ -191,6 +191,15 @@ def pool():
         yield pool
 
 
+@pytest.fixture(scope="module")
+def no_main():
+    """As in a notebook, there is no main module that a spawned worker could import: here it would be pytest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["__main__"], "__spec__", None)
+        patch.delattr(sys.modules["__main__"], "__file__")
+        yield
+
+
 @pytest.fixture
 def executor():
     import shoal

@@ -9,7 +9,6 @@ import operator
 import os
 import pathlib
 import signal
-import sys
 
 import numpy as np
 import pytest
@@ -19,15 +18,6 @@ from tasks import add, fail_on_three, kill_self, square, works
 
 METHODS = ["fork", "spawn", "forkserver"]
 DOORBELLS = ["uring", "uring-eventfd", "semaphore"]
-
-
-@pytest.fixture(scope="module")
-def no_main():
-    """As in a notebook, there is no main module that a spawned worker could import: here it would be pytest."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["__main__"], "__spec__", None)
-        patch.delattr(sys.modules["__main__"], "__file__")
-        yield
 
 
 @pytest.fixture(scope="module", params=[(m, d) for m in METHODS for d in DOORBELLS], ids="-".join)
