@@ -22,14 +22,13 @@ import os
 import signal
 import sys
 import traceback
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from multiprocessing import process, util
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from shoal._threads import python_warning_only_if_true, warn_before_fork
 from shoal.errors import encode_error
 
 if TYPE_CHECKING:
@@ -61,6 +60,7 @@ class ForkStart:
     """How a pool forks its workers: called by the engine as `start(engine, index)`, also for replacements."""
 
     def __init__(self, initializer: Callable[..., object] | None, initargs: Iterable[Any]) -> None:
+        warn_before_fork()
         self._initializer = initializer
         self._initargs = tuple(initargs)
         # The mask of the thread that makes the pool; the one that forks a replacement may have blocked everything.
@@ -72,7 +72,7 @@ class ForkStart:
         parent = Parent.current()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
         try:
-            with _fork_warning():
+            with python_warning_only_if_true():
                 pid = os.fork()
             if pid == 0:
                 self._become_worker(engine, index, parent)
@@ -197,27 +197,3 @@ def _reseed() -> None:
 def leave() -> None:
     """Run what tasks registered for the exit of this process, as the interpreter would."""
     atexit._run_exitfuncs()
-
-
-@contextmanager
-def _fork_warning() -> Iterator[None]:
-    """Keep Python's warning about a fork with threads quiet where the only other threads are the engine's own.
-
-    From 3.12 on Python warns of every fork in a process with several threads. Ours hold no lock across a fork; anybody
-    else's may, and then the warning is true.
-    """
-    if sys.version_info >= (3, 12) and _only_our_threads():
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r".*multi-threaded.*fork\(\)", DeprecationWarning)
-            yield
-    else:
-        yield
-
-
-def _only_our_threads() -> bool:
-    try:
-        names = [(thread / "comm").read_text() for thread in Path("/proc/self/task").iterdir()]
-    except OSError:
-        return False
-    foreign = [name for name in names if not name.startswith(("shoal", "iou-"))]
-    return len(foreign) <= 1

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A process with threads of its own that forks workers is warned, once, and told what to do."""
+
+import pytest
+
+ALL = {"PYTHONWARNINGS": "always,ignore::DeprecationWarning"}
+
+THREADS = """
+    import os, signal, sys, threading, shoal
+    stop = threading.Event()
+    def start(count):
+        for number in range(count):
+            threading.Thread(target=stop.wait, name=f"mine-{number}", daemon=True).start()
+"""
+
+
+def test_the_warning_comes_once_and_names_the_threads_and_the_way_out(fresh_python):
+    source = """
+    start(2)
+    def pools():
+        for _ in range(2):
+            with shoal.Pool(1) as pool:  # here
+                pool.apply(abs, (1,))
+    pools()
+    with shoal.ProcessPoolExecutor(1) as executor:
+        executor.submit(abs, 1).result()
+    """
+    done = fresh_python(THREADS + source, env=ALL)
+    warning, line = done.stderr.splitlines()
+    assert (
+        "script.py:11: RuntimeWarning: this process forks workers while other threads live (mine-0, mine-1): "
+        in warning
+    )
+    assert "Pool(context='forkserver'), ProcessPoolExecutor(mp_context='forkserver')" in warning
+    assert line.strip() == "with shoal.Pool(1) as pool:  # here"
+
+
+def test_many_threads_are_counted(fresh_python):
+    done = fresh_python(THREADS + "    start(9)\n    shoal.Pool(1).terminate()", env=ALL)
+    assert "(mine-0, mine-1, mine-2, mine-3, mine-4 and 4 more)" in done.stderr
+
+
+def test_an_executor_warns_where_its_workers_start(fresh_python):
+    source = """
+    start(1)
+    executor = shoal.ProcessPoolExecutor(1)
+    executor.submit(abs, 1).result()
+    executor.shutdown()
+    """
+    assert "script.py:10: RuntimeWarning: " in fresh_python(THREADS + source, env=ALL).stderr
+
+
+def test_a_pool_made_in_a_thread_is_warned_of_the_main_thread(fresh_python):
+    source = """
+    thread = threading.Thread(target=lambda: shoal.Pool(1).terminate())
+    thread.start()
+    thread.join()
+    """
+    assert "(MainThread)" in fresh_python(THREADS + source, env=ALL).stderr
+
+
+@pytest.mark.parametrize("doorbell", ["uring", "semaphore"])
+def test_shoals_own_threads_are_not_warned_of(fresh_python, doorbell):
+    source = """
+    called = threading.Event()
+    def call_back(value):
+        threading.current_thread()  # gives the engine's thread a name in threading.enumerate()
+        called.set()
+    with shoal.Pool(2) as pool:
+        pool.map_async(abs, range(100), callback=call_back)
+        called.wait()
+        for _ in range(2):
+            os.kill(pool._pool[0].pid, signal.SIGKILL)
+            pool.map_async(abs, range(100)).get()
+        with shoal.Pool(1) as other, shoal.ProcessPoolExecutor(1) as executor:
+            print(other.map(abs, [-1]), executor.submit(abs, -1).result())
+    """
+    done = fresh_python(THREADS + source, env={"PYTHONWARNINGS": "always", "SHOAL_DOORBELL": doorbell})
+    assert (done.stdout, done.stderr) == ("[1] 1\n", "")
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers_that_are_not_forked_are_not_warned_of(fresh_python, method):
+    source = f"""
+    if __name__ == "__main__":
+        start(2)
+        with shoal.Pool(1, context={method!r}) as pool:
+            print(pool.apply(abs, (-1,)))
+    """
+    done = fresh_python(THREADS + source, env={"PYTHONWARNINGS": "always"})
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_as_an_error_it_refuses_the_pool_and_leaves_nothing(fresh_python):
+    source = """
+    start(1)
+    try:
+        shoal.Pool(2)
+    except RuntimeWarning as warning:
+        print("refused", os.listdir("/proc/self/task").__len__(), "mine-0" in str(warning))
+    """
+    done = fresh_python(THREADS + source, env={"PYTHONWARNINGS": "error::RuntimeWarning"})
+    assert (done.stdout, done.stderr) == ("refused 2 True\n", "")
