@@ -23,6 +23,8 @@ PyObject *engine_reason(struct engine *engine)
 {
     PyObject *reason = engine->broken != NULL ? engine->broken : engine->terminated;
     if (reason == NULL)
+        reason = engine->abandoned;
+    if (reason == NULL)
         return PyObject_CallFunction(PyExc_ValueError, "s", "Pool not running");
     if (engine->broken != NULL && engine->state->pool_broken != NULL)
         return PyObject_CallOneArg(engine->state->pool_broken, reason);
@@ -191,11 +193,12 @@ void engine_init(struct engine *engine, struct module_state *state, uint64_t epo
 
 PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"workers", "start", "max_tasks", NULL};
+    static char *names[] = {"workers", "start", "max_tasks", "task_error", NULL};
     Py_ssize_t workers;
-    PyObject *start;
+    PyObject *start, *task_error = NULL;
     unsigned int max_tasks = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nO|I:Engine", names, &workers, &start, &max_tasks))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nO|IO:Engine", names, &workers, &start, &max_tasks,
+                                     &task_error))
         return NULL;
     if (workers < 1 || workers > WORKERS_MAX) {
         PyErr_Format(PyExc_ValueError, "the number of workers must be between 1 and %d, not %zd", WORKERS_MAX, workers);
@@ -220,6 +223,7 @@ PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     engine_init(engine, state, state->fork_epoch);
     engine->home = home_retain(home);
     engine->start = Py_NewRef(start);
+    engine->task_error = Py_XNewRef(task_error != NULL && task_error != Py_None ? task_error : state->task_error);
     engine->worker_count = (unsigned)workers;
     engine->max_tasks = max_tasks;
     engine->doorbell = kind;
@@ -241,4 +245,3 @@ PyObject *engine_start(struct engine *engine, PyObject *Py_UNUSED(ignored))
     engine->open = true;
     Py_RETURN_NONE;
 }
-

@@ -133,10 +133,12 @@ struct engine {
     uint64_t epoch;
     PyObject *start; /* callable(engine, index) -> pid, or (pid, status_fd) if it is not our child */
     pid_t served_pid; /* in a worker that was not forked from its pool's process: that process; else 0 */
+    PyObject *task_error; /* what makes a task's exception; the module's, if none was given; or NULL */
     int forking_index; /* the worker that forking_thread is forking right now, else -1 */
     unsigned long forking_thread;
     PyObject *broken; /* exception, or NULL */
     PyObject *terminated; /* exception given to terminate, or NULL */
+    PyObject *abandoned;  /* exception given to abandon, or NULL: no worker is replaced any more */
     bool open, closed, dead; /* dead: no workers, no shared memory any more */
     unsigned worker_count;
     unsigned first_holder; /* worker i is the arena's holder first_holder + i: no two living pools share one */
@@ -263,6 +265,7 @@ int engine_traverse(struct engine *engine, visitproc visit, void *arg);
 PyObject *engine_start(struct engine *engine, PyObject *unused);
 PyObject *engine_terminate(struct engine *engine, PyObject *error);
 PyObject *engine_fail(struct engine *engine, PyObject *error);
+PyObject *engine_abandon(struct engine *engine, PyObject *args);
 PyObject *engine_close(struct engine *engine, PyObject *unused);
 PyObject *engine_join(struct engine *engine, PyObject *args, PyObject *kwargs);
 

@@ -94,12 +94,9 @@ PyObject *engine_terminate(struct engine *engine, PyObject *error)
         engine->terminated = Py_NewRef(error);
     engine->closed = true;
     engine_kill_workers(engine);
-    while (engine->groups != NULL) {
-        Py_CLEAR(engine->groups->source);
-        Py_CLEAR(engine->groups->stalled);
-        group_unlist(engine->groups);
-    }
     PyObject *reason = engine_reason(engine);
+    while (engine->groups != NULL && reason != NULL)
+        group_stop(engine->groups, reason);
     if (reason != NULL)
         engine_fail_all(engine, reason);
     Py_XDECREF(reason);
@@ -112,6 +109,31 @@ PyObject *engine_terminate(struct engine *engine, PyObject *error)
         return NULL; /* a signal handler raised; the workers are killed, the next call reaps them */
     engine_destroy(engine);
     engine_after_drain(engine);
+    Py_RETURN_NONE;
+}
+
+PyObject *engine_abandon(struct engine *engine, PyObject *args)
+{
+    PyObject *error;
+    int number;
+    if (!PyArg_ParseTuple(args, "Oi:abandon", &error, &number))
+        return NULL;
+    if (!PyExceptionInstance_Check(error)) {
+        PyErr_SetString(PyExc_TypeError, "abandon() takes an exception instance");
+        return NULL;
+    }
+    if (!engine->dead && engine->epoch == engine->state->fork_epoch && engine->abandoned == NULL) {
+        engine->closed = true;
+        engine->abandoned = Py_NewRef(error);
+        for (unsigned i = 0; i < engine->worker_count; i++) {
+            if (engine->workers[i].peer.pidfd >= 0)
+                shoal_peer_signal(&engine->workers[i].peer, number);
+        }
+        if (engine_workers_gone(engine))
+            engine_fail_all(engine, error);
+        progress_nudge(engine);
+        engine_after_drain(engine);
+    }
     Py_RETURN_NONE;
 }
 
@@ -138,34 +160,47 @@ PyObject *engine_close(struct engine *engine, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static bool all_done(void *arg)
+/* The first lazy group whose input join() has to pull, or NULL: the others do so themselves. */
+static struct shoal_group *group_to_pull(struct engine *engine)
 {
-    return engine_all_done(arg);
+    struct shoal_group *group = engine->groups;
+    while (group != NULL && (group->fed || group->bounded))
+        group = group->next;
+    return group;
 }
 
 static bool done_or_room(void *arg)
 {
     struct engine *engine = arg;
-    return engine_all_done(engine) || engine->groups == NULL ||
-           engine->groups->total - engine->groups->arrived < engine->groups->window / 2;
+    const struct shoal_group *group = group_to_pull(engine);
+    if (group != NULL)
+        return group_has_much_room(group);
+    return engine->groups == NULL && engine_all_done(engine);
 }
 
 /* Tasks that are still to be pulled from lazy inputs, then those in flight. 1 done, 0 deadline, -1 exception. */
 static int finish_work(struct engine *engine, int64_t deadline_ns)
 {
-    while (engine->groups != NULL && !engine->dead) {
-        struct shoal_group *group = (struct shoal_group *)Py_NewRef((PyObject *)engine->groups);
-        int pulled = group_pull(&group->owner);
-        Py_DECREF(group);
+    for (struct shoal_group *fed = engine->groups; fed != NULL; fed = fed->next) {
+        if (fed->fed)
+            group_pull(&fed->owner);
+    }
+    for (;;) {
+        struct shoal_group *group = engine->dead ? NULL : group_to_pull(engine);
+        int pulled = 0;
+        if (group != NULL) {
+            Py_INCREF(group);
+            pulled = group_pull(&group->owner);
+            Py_DECREF(group);
+        }
         if (pulled < 0)
             return -1;
-        if (pulled)
+        if (pulled > 0)
             continue;
         int waited = engine_wait(engine, done_or_room, engine, deadline_ns);
-        if (waited <= 0)
+        if (waited <= 0 || group_to_pull(engine) == NULL)
             return waited;
     }
-    return engine_wait(engine, all_done, engine, deadline_ns);
 }
 
 PyObject *engine_join(struct engine *engine, PyObject *args, PyObject *kwargs)
@@ -243,8 +278,10 @@ void engine_dealloc(struct engine *engine)
     PyMem_Free(engine->tasks.records);
     home_release(engine->home);
     Py_CLEAR(engine->start);
+    Py_CLEAR(engine->task_error);
     Py_CLEAR(engine->broken);
     Py_CLEAR(engine->terminated);
+    Py_CLEAR(engine->abandoned);
     PyObject *module = engine->module;
     type->tp_free((PyObject *)engine);
     Py_DECREF(type);
@@ -255,8 +292,10 @@ int engine_traverse(struct engine *engine, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(engine));
     Py_VISIT(engine->start);
+    Py_VISIT(engine->task_error);
     Py_VISIT(engine->broken);
     Py_VISIT(engine->terminated);
+    Py_VISIT(engine->abandoned);
     return 0;
 }
 

@@ -149,11 +149,12 @@ static PyObject *get_closed(struct engine *engine, void *Py_UNUSED(closure))
 }
 
 PyDoc_STRVAR(engine_doc,
-"Engine(workers, start, max_tasks=0)\n--\n\n"
+"Engine(workers, start, max_tasks=0, task_error=None)\n--\n\n"
 "One pool: workers, task queue, arena use.\n\n"
 "start(engine, index) forks worker `index` and returns its pid; the child calls engine.work() and then os._exit().\n"
 "Or it has another process start it, and returns its pid and a descriptor from which its exit status can be read (8\n"
 "bytes, as multiprocessing's forkserver writes it; the engine closes it).\n"
+"task_error(payload, what) makes the exception of a task that raised, instead of what configure() was given.\n"
 "A worker ends after max_tasks tasks (0: never) and is replaced. Raises ValueError for a number of workers outside of\n"
 "1 to 1000 or a bad SHOAL_ARENA_LIMIT or SHOAL_DOORBELL, OSError and MemoryError with the cause. Usable from any\n"
 "thread of the process that made it; in a forked child every method raises RuntimeError.");
@@ -175,6 +176,9 @@ static PyMethodDef engine_methods[] = {
      DOC("terminate($self, error, /)", "Kill and reap the workers; unfinished items end with `error`. Idempotent.")},
     {"fail", (PyCFunction)engine_fail, METH_O,
      DOC("fail($self, error, /)", "Make the pool broken with `error` as the reason.")},
+    {"abandon", (PyCFunction)engine_abandon, METH_VARARGS,
+     DOC("abandon($self, error, signal, /)",
+         "As close(); workers get the signal and are not replaced: with the last, what is left ends with `error`.")},
     {"pids", (PyCFunction)engine_pids, METH_NOARGS,
      DOC("pids($self, /)", "Process ids of the workers by index, 0 where one is being replaced.")},
     {"pending", (PyCFunction)engine_pending, METH_NOARGS,

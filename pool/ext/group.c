@@ -33,14 +33,29 @@ static void *log_append(struct shoal_group *self, size_t bytes)
     return place;
 }
 
+void group_finish_if_done(struct shoal_group *self)
+{
+    if (self->arrived < self->total || self->source != NULL || self->stalled != NULL || !self->begun ||
+        self->owner.done)
+        return;
+    if (self->ending != NULL) {
+        struct arrival arrival = {.kind = ARRIVAL_EXCEPTION, .item = (uint32_t)self->total, .object = self->ending,
+                                  .block = HOME_NO_BLOCK, .adopted = HOME_NO_BLOCK};
+        self->ending = NULL;
+        self->total++;
+        group_deliver(&self->owner, &arrival); /* and is called again */
+        return;
+    }
+    self->owner.done = true;
+    engine_finished(self->owner.engine, &self->owner);
+}
+
 static void note_arrival(struct shoal_group *self)
 {
     self->arrived++;
-    if (self->arrived == self->total && self->source == NULL && self->stalled == NULL && self->begun &&
-        !self->owner.done) {
-        self->owner.done = true;
-        engine_finished(self->owner.engine, &self->owner);
-    }
+    if (self->feeder_waits && self->to_the_end && group_has_much_room(self))
+        group_wake_feeder(self);
+    group_finish_if_done(self);
 }
 
 bool group_deliver_small(struct owner *owner, uint32_t item, enum arrival_kind kind, const uint8_t *stream,

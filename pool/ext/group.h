@@ -4,11 +4,16 @@
  *
  * The drain appends arrivals to `log` (bytes); the thread that asks decodes them, into `results` (mode LIST, by index)
  * or into the circular `values` (ORDERED by index, UNORDERED by arrival), from which next() takes them.
+ *
+ * Who pulls the input of a lazy call: the thread that takes results, or, where that could make results wait for the
+ * input, a thread of its own (group_feed.c).
  */
 #ifndef SHOAL_EXT_GROUP_H
 #define SHOAL_EXT_GROUP_H
 
 #include "owner.h"
+
+#include <semaphore.h>
 
 enum group_mode { GROUP_LIST = 0, GROUP_ORDERED = 1, GROUP_UNORDERED = 2 };
 
@@ -21,8 +26,15 @@ struct shoal_group {
     struct owner owner;
     PyObject *function, *source; /* source: iterator, NULL once exhausted */
     PyObject *stalled;           /* a chunk (list) that there was no memory for, or NULL */
+    PyObject *ending;            /* an exception that comes after all other outcomes, or NULL */
     uint32_t chunk;
     bool star, pulling, begun, listed, cancelled;
+    bool fed;        /* a thread of its own pulls the input */
+    bool bounded;    /* never more than the window, also if the pool is joined */
+    bool to_the_end; /* the pool is joined: results that wait for their reader do not count */
+    bool slow;       /* the input was, when it was last pulled */
+    bool feeder_waits;
+    sem_t room; /* posted for the feeder */
     enum group_mode mode;
     uint64_t window;             /* items in flight at most, for lazy modes */
     uint64_t total, arrived;     /* items pulled; items whose outcome is in the log or further */
@@ -46,11 +58,21 @@ struct shoal_group {
 /* group.c */
 int group_decode(struct shoal_group *self);   /* everything in the log; -1 with an exception */
 void group_clear_log(struct shoal_group *self); /* what was never asked for */
+void group_finish_if_done(struct shoal_group *self);
 
 /* group_input.c */
 /* 0, -1 with an exception, or 1: there is no memory, and may_wait is false. */
 int group_submit_items(struct shoal_group *self, PyObject *const *items, uint32_t count, bool may_wait);
 int group_refill(struct shoal_group *self); /* pull as much as the window allows */
+bool group_has_room(const struct shoal_group *self);
+bool group_has_much_room(const struct shoal_group *self); /* pulled in bulk, not for each result that is taken */
 void group_unlist(struct shoal_group *self); /* no longer one of the engine's lazy groups */
+/* Nothing more is pulled; `error`, if there was more, is the last outcome. */
+void group_stop(struct shoal_group *self, PyObject *error);
+
+/* group_feed.c */
+bool group_input_may_wait(PyObject *iterable);
+int group_start_feeder(struct shoal_group *self); /* 0, or -1 with an exception: no thread */
+void group_wake_feeder(struct shoal_group *self);
 
 #endif

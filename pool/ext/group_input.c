@@ -2,8 +2,8 @@
 /*
  * group_input.c - from the input of a map-like call to batches.
  *
- * Lazy groups look ahead a bounded number of items, whatever the input's length: it is pulled when somebody takes
- * results (or joins the pool), not by a thread of its own.
+ * Lazy groups look ahead a bounded number of items, whatever the input's length. Pulling runs user code, in which the
+ * group may be cancelled or its pool terminated: `source` is looked at again after each item.
  */
 #include "group.h"
 
@@ -85,7 +85,8 @@ int group_submit_items(struct shoal_group *self, PyObject *const *items, uint32_
     if (error == 0)
         return 0;
     if (error > 0 || !PyErr_ExceptionMatches(PyExc_Exception) || engine_check_quietly(self->owner.engine) < 0) {
-        self->total = first;
+        if (self->total == first + count) /* not stopped while it was pickled */
+            self->total = first;
         return error;
     }
     if (count > 1)
@@ -93,40 +94,42 @@ int group_submit_items(struct shoal_group *self, PyObject *const *items, uint32_
     return submit_one_by_one(self, items, count, first);
 }
 
-/* The next chunk of the input, a new list: shorter at its end, or when it raised (the exception is set). */
+/* The next chunk of the input, a new list: shorter at its end, empty if it raised (the exception is set): as with
+ * multiprocessing, what such a chunk had so far is not sent. */
 static PyObject *pull_chunk(struct shoal_group *self)
 {
     PyObject *items = PyList_New(0);
+    PyObject *source = Py_NewRef(self->source);
     while (items != NULL && PyList_GET_SIZE(items) < (Py_ssize_t)self->chunk) {
-        PyObject *item = PyIter_Next(self->source);
-        if (item == NULL)
+        PyObject *item = PyIter_Next(source);
+        if (item == NULL) {
+            if (PyErr_Occurred() != NULL)
+                Py_SETREF(items, PyList_New(0));
             break;
+        }
         int error = PyList_Append(items, item);
         Py_DECREF(item);
         if (error < 0)
             Py_CLEAR(items);
     }
+    Py_DECREF(source);
     return items;
 }
 
 static void finish_if_all_arrived(struct shoal_group *self)
 {
-    if (self->source == NULL && self->stalled == NULL && self->arrived == self->total && !self->owner.done) {
-        self->owner.done = true;
-        engine_finished(self->owner.engine, &self->owner);
-    }
-    if (self->source == NULL && self->stalled == NULL)
-        group_unlist(self);
+    if (self->source != NULL || self->stalled != NULL)
+        return;
+    group_finish_if_done(self);
+    group_unlist(self);
 }
 
 /* Its end, or the exception that is set: that is the last outcome. */
 static void input_ended(struct shoal_group *self)
 {
+    if (PyErr_Occurred() != NULL)
+        Py_XSETREF(self->ending, owner_fetch_exception());
     Py_CLEAR(self->source);
-    if (PyErr_Occurred() != NULL) {
-        self->total++;
-        deliver_current(self, self->total - 1, false);
-    }
 }
 
 static bool memory_is_scarce(struct engine *engine, uint64_t outstanding)
@@ -136,10 +139,16 @@ static bool memory_is_scarce(struct engine *engine, uint64_t outstanding)
     return stats.used_bytes > stats.budget_bytes / 2 && outstanding >= 2 * (uint64_t)engine->worker_count;
 }
 
-static bool window_has_room(const struct shoal_group *self)
+bool group_has_room(const struct shoal_group *self)
 {
-    uint64_t outstanding = self->total - self->cursor;
-    return outstanding + self->chunk <= self->window || self->total == self->arrived;
+    uint64_t outstanding = self->total - (self->to_the_end ? self->arrived : self->cursor);
+    return outstanding + self->chunk <= self->window;
+}
+
+bool group_has_much_room(const struct shoal_group *self)
+{
+    uint64_t outstanding = self->total - (self->to_the_end ? self->arrived : self->cursor);
+    return outstanding <= self->window - self->window / 4;
 }
 
 /* A chunk that there was no memory for; it is the next to go. 0 gone, 1 still no memory, -1 exception. */
@@ -168,6 +177,11 @@ static int refill_once(struct shoal_group *self)
     PyObject *items = pull_chunk(self);
     if (items == NULL)
         return -1;
+    if (self->source == NULL) { /* stopped meanwhile: what was pulled is dropped */
+        PyErr_Clear();
+        Py_DECREF(items);
+        return 0;
+    }
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback); /* what the input raised comes after what it gave */
     Py_ssize_t count = PyList_GET_SIZE(items);
@@ -176,7 +190,7 @@ static int refill_once(struct shoal_group *self)
     if (count == 0)
         Py_DECREF(items);
     error = submit_stalled(self);
-    if (ended && error >= 0) {
+    if (ended && error >= 0 && self->source != NULL) {
         PyErr_Restore(type, value, traceback);
         input_ended(self);
     } else {
@@ -187,21 +201,33 @@ static int refill_once(struct shoal_group *self)
     return error;
 }
 
+/* Enough is under way to keep the workers busy, and the one who takes results has waited for the input: go back to him
+ * if there is something for him. A feeder holds nobody up. */
+static bool enough_for_now(struct shoal_group *self, int64_t since_ns)
+{
+    if (self->fed || shoal_now_ns() - since_ns < PULL_NS)
+        return false;
+    self->slow = true;
+    struct engine *engine = self->owner.engine;
+    if (self->total - self->arrived >= 2 * (uint64_t)engine->worker_count * self->chunk)
+        return true;
+    engine_drain(engine);
+    return self->log_read < self->log_end;
+}
+
 int group_refill(struct shoal_group *self)
 {
-    if ((self->source == NULL && self->stalled == NULL) || self->pulling)
+    if ((self->source == NULL && self->stalled == NULL) || self->pulling || !group_has_much_room(self))
         return 0;
-    if (self->total - self->cursor > self->window - self->window / 4 && self->total != self->arrived)
-        return 0; /* refill in bulk */
     struct engine *engine = self->owner.engine;
     self->pulling = true;
-    int64_t patience = shoal_now_ns() + PULL_NS;
+    self->slow = false;
+    int64_t since = shoal_now_ns();
     int error = 0;
-    while (error == 0 && self->source != NULL && window_has_room(self) &&
+    while (error == 0 && self->source != NULL && group_has_room(self) &&
            !memory_is_scarce(engine, self->total - self->arrived)) {
         error = refill_once(self);
-        bool enough = self->total - self->arrived >= 2 * (uint64_t)engine->worker_count * self->chunk;
-        if (enough && shoal_now_ns() > patience)
+        if (error == 0 && enough_for_now(self, since))
             break;
     }
     if (error == 0 && self->source == NULL)
@@ -210,6 +236,22 @@ int group_refill(struct shoal_group *self)
     if (error >= 0)
         finish_if_all_arrived(self);
     return error < 0 ? -1 : 0;
+}
+
+void group_stop(struct shoal_group *self, PyObject *error)
+{
+    struct engine *engine = self->owner.engine;
+    bool had_more = self->source != NULL || self->stalled != NULL;
+    engine_discard_later(engine, self->source);
+    engine_discard_later(engine, self->stalled);
+    self->source = self->stalled = NULL;
+    group_unlist(self);
+    group_wake_feeder(self);
+    if (!had_more || self->cancelled)
+        return;
+    engine_discard_later(engine, self->ending);
+    self->ending = Py_NewRef(error);
+    group_finish_if_done(self);
 }
 
 void group_unlist(struct shoal_group *self)
@@ -225,11 +267,10 @@ void group_unlist(struct shoal_group *self)
 int group_pull(struct owner *owner)
 {
     struct shoal_group *self = (struct shoal_group *)owner;
-    if (self->source == NULL && self->stalled == NULL)
-        return 1;
-    uint64_t unread = self->arrived - self->cursor; /* results that wait for their reader do not count here */
-    self->window += unread;
-    int error = group_refill(self);
-    self->window -= unread;
-    return error < 0 ? -1 : self->source == NULL && self->stalled == NULL;
+    self->to_the_end = true;
+    if (self->fed) {
+        group_wake_feeder(self);
+        return self->source == NULL && self->stalled == NULL;
+    }
+    return group_refill(self) < 0 ? -1 : self->source == NULL && self->stalled == NULL;
 }

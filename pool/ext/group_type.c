@@ -82,10 +82,10 @@ static PyObject *group_begin(struct shoal_group *self, PyObject *args)
 {
     PyObject *engine, *function, *iterable;
     Py_ssize_t chunk, window;
-    int star, mode;
+    int star, mode, feed = 0, bounded = 0;
     struct module_state *state = module_state_of(Py_TYPE(self));
-    if (!PyArg_ParseTuple(args, "O!OOnpin:_begin", state->engine_type, &engine, &function, &iterable, &chunk, &star,
-                          &mode, &window))
+    if (!PyArg_ParseTuple(args, "O!OOnpin|pp:_begin", state->engine_type, &engine, &function, &iterable, &chunk, &star,
+                          &mode, &window, &feed, &bounded))
         return NULL;
     if (chunk < 1 || chunk > INT32_MAX || window < 1 || mode < GROUP_LIST || mode > GROUP_UNORDERED ||
         self->owner.engine != NULL) {
@@ -100,6 +100,7 @@ static PyObject *group_begin(struct shoal_group *self, PyObject *args)
     self->star = star;
     self->mode = (enum group_mode)mode;
     self->window = (uint64_t)window * self->chunk;
+    self->bounded = bounded;
     if (self->mode == GROUP_LIST) {
         if (begin_list(self, iterable) < 0)
             return NULL;
@@ -109,7 +110,7 @@ static PyObject *group_begin(struct shoal_group *self, PyObject *args)
             return NULL;
         group_list(self);
         self->begun = true;
-        if (group_refill(self) < 0)
+        if (feed && group_input_may_wait(iterable) ? group_start_feeder(self) < 0 : group_refill(self) < 0)
             return NULL;
     }
     progress_nudge(self->owner.engine);
@@ -150,13 +151,23 @@ static bool value_ready(const struct shoal_group *self)
     return self->capacity > 0 && self->values[self->cursor % self->capacity].object != NULL;
 }
 
+/* A value was taken. An input that is slow is pulled only when no value is there. */
+static int make_use_of_room(struct shoal_group *self)
+{
+    if (!self->fed)
+        return self->slow && value_ready(self) ? 0 : group_refill(self);
+    if (self->feeder_waits && group_has_much_room(self))
+        group_wake_feeder(self);
+    return 0;
+}
+
 static PyObject *take_value(struct shoal_group *self)
 {
     struct group_value *place = &self->values[self->cursor % self->capacity];
     struct group_value value = *place;
     place->object = NULL;
     self->cursor++;
-    if (group_refill(self) < 0) {
+    if (make_use_of_room(self) < 0) {
         Py_DECREF(value.object);
         return NULL;
     }
@@ -178,9 +189,9 @@ static PyObject *group_next_until(struct shoal_group *self, int64_t deadline_ns)
             return NULL;
         if (value_ready(self))
             return take_value(self);
-        if (group_refill(self) < 0)
+        if (!self->fed && group_refill(self) < 0)
             return NULL;
-        if (self->source == NULL && self->stalled == NULL && self->cursor >= self->total)
+        if (self->source == NULL && self->stalled == NULL && self->ending == NULL && self->cursor >= self->total)
             return NULL; /* StopIteration */
         if (self->log_read < self->log_end)
             continue;
@@ -269,13 +280,17 @@ static PyObject *group_cancel(struct shoal_group *self, PyObject *Py_UNUSED(igno
         Py_RETURN_FALSE;
     }
     Py_INCREF(self);
-    Py_CLEAR(self->source);
-    Py_CLEAR(self->stalled);
+    engine_discard_later(engine, self->source);
+    engine_discard_later(engine, self->stalled);
+    self->source = self->stalled = NULL;
     group_unlist(self);
+    group_wake_feeder(self);
     while (engine_revoke(engine, &self->owner) > 0)
         ;
     struct arrival arrival = {.kind = ARRIVAL_EXCEPTION, .object = item_cancelled_error(), .block = HOME_NO_BLOCK,
                               .adopted = HOME_NO_BLOCK};
+    engine_discard_later(engine, self->ending);
+    self->ending = NULL;
     self->total = self->arrived + 1; /* the cancellation is the last thing that a reader gets */
     arrival.item = (uint32_t)self->arrived;
     group_deliver(&self->owner, &arrival);
@@ -285,6 +300,21 @@ static PyObject *group_cancel(struct shoal_group *self, PyObject *Py_UNUSED(igno
     engine_after_drain(engine);
     Py_DECREF(self);
     Py_RETURN_TRUE;
+}
+
+static PyObject *group_stop_method(struct shoal_group *self, PyObject *error)
+{
+    struct engine *engine = self->owner.engine;
+    if (!PyExceptionInstance_Check(error)) {
+        PyErr_SetString(PyExc_TypeError, "_stop() takes an exception instance");
+        return NULL;
+    }
+    if (engine != NULL && !engine->dead && engine->epoch == engine->state->fork_epoch) {
+        group_stop(self, error);
+        engine_news(engine);
+        engine_after_drain(engine);
+    }
+    Py_RETURN_NONE;
 }
 
 static PyObject *group_watch(struct shoal_group *self, PyObject *callback)
@@ -305,6 +335,7 @@ static int group_traverse(struct shoal_group *self, visitproc visit, void *arg)
     Py_VISIT(self->function);
     Py_VISIT(self->source);
     Py_VISIT(self->stalled);
+    Py_VISIT(self->ending);
     Py_VISIT(self->results);
     Py_VISIT(self->error);
     for (uint64_t i = 0; i < self->capacity; i++)
@@ -318,6 +349,7 @@ static int group_clear(struct shoal_group *self)
     Py_CLEAR(self->function);
     Py_CLEAR(self->source);
     Py_CLEAR(self->stalled);
+    Py_CLEAR(self->ending);
     Py_CLEAR(self->results);
     Py_CLEAR(self->error);
     for (uint64_t i = 0; i < self->capacity; i++)
@@ -335,6 +367,8 @@ static void group_dealloc(struct shoal_group *self)
     group_clear_log(self);
     group_clear(self);
     PyMem_Free(self->values);
+    if (self->fed)
+        sem_destroy(&self->room);
     Py_CLEAR(self->owner.engine);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
@@ -347,8 +381,10 @@ PyDoc_STRVAR(group_doc,
 
 static PyMethodDef group_methods[] = {
     {"_begin", (PyCFunction)group_begin, METH_VARARGS,
-     PyDoc_STR("_begin($self, engine, func, iterable, chunksize, star, mode, window, /)\n--\n\n"
-               "Submit the input: all of it now (LIST), or at most `window` chunks ahead of the consumer.")},
+     PyDoc_STR("_begin($self, engine, func, iterable, chunksize, star, mode, window, feed=False, bounded=False, /)"
+               "\n--\n\n"
+               "Submit the input: all of it now (LIST), or at most `window` chunks ahead of the consumer.\n\n"
+               "feed: if the input may wait, a thread of its own pulls it. bounded: join() does not pull it.")},
     {"next", (PyCFunction)(void (*)(void))group_next, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("next($self, /, timeout=None)\n--\n\n"
                "The next value, or raises its exception; multiprocessing.TimeoutError after `timeout` seconds.")},
@@ -363,6 +399,8 @@ static PyMethodDef group_methods[] = {
     {"cancel", (PyCFunction)group_cancel, METH_NOARGS,
      PyDoc_STR("cancel($self, /)\n--\n\n"
                "Stop pulling, take back what no worker has, drop what comes; whoever waits gets CancelledError.")},
+    {"_stop", (PyCFunction)group_stop_method, METH_O,
+     PyDoc_STR("_stop($self, error, /)\n--\n\nStop pulling; if there was more, `error` is the last outcome.")},
     {"watch", (PyCFunction)group_watch, METH_O,
      PyDoc_STR("watch($self, callback, /)\n--\n\nCall callback(self) once when done; False if it is done already.")},
     {NULL, NULL, 0, NULL},

@@ -180,7 +180,7 @@ static PyObject *make_task_error(struct engine *engine, const struct arrival *ar
     char what[64] = "";
     if (arrival->of_group)
         snprintf(what, sizeof what, "element %u of the input", (unsigned)arrival->item);
-    PyObject *error = PyObject_CallFunction(engine->state->task_error, "Os", payload, what);
+    PyObject *error = PyObject_CallFunction(engine->task_error, "Os", payload, what);
     Py_DECREF(payload);
     return error;
 }
@@ -195,7 +195,7 @@ int arrival_decode(struct engine *engine, struct arrival *arrival, PyObject **re
         enum arrival_kind kind = arrival->kind;
         PyObject *object = decode_pickle(engine, arrival);
         ok = kind == ARRIVAL_VALUE && object != NULL;
-        if (kind == ARRIVAL_ERROR && object != NULL && engine->state->task_error != NULL)
+        if (kind == ARRIVAL_ERROR && object != NULL && engine->task_error != NULL)
             object = make_task_error(engine, arrival, object);
         if (object == NULL)
             object = owner_fetch_exception();

@@ -12,6 +12,8 @@
  */
 #include "engine.h"
 
+#include "group.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -185,6 +187,13 @@ static void take_setup_error(struct engine *engine)
     Py_DECREF(error);
 }
 
+/* Is a worker that has died to be replaced? */
+static bool needs_workers(struct engine *engine)
+{
+    bool finished = engine->closed && engine->groups == NULL && engine_all_done(engine);
+    return engine->broken == NULL && engine->terminated == NULL && engine->abandoned == NULL && !finished;
+}
+
 static void recover_worker(struct engine *engine, unsigned index, const struct shoal_peer_exit *end)
 {
     struct worker *worker = &engine->workers[index];
@@ -205,8 +214,9 @@ static void recover_worker(struct engine *engine, unsigned index, const struct s
     worker->wanted_bytes = 0;
     worker->ready = worker->leaving = worker->damaged = false;
     take_setup_error(engine);
-    bool finished = engine->closed && engine->groups == NULL && engine_all_done(engine);
-    if (engine->broken != NULL || engine->terminated != NULL || (worker->stopped && clean) || finished)
+    if (engine->abandoned != NULL && engine_workers_gone(engine))
+        engine_fail_all(engine, engine->abandoned);
+    if (!needs_workers(engine) || (worker->stopped && clean))
         return;
     if (engine->failed_starts > FAILED_STARTS_MAX(engine)) {
         PyObject *error = make_lost(engine, index, pid, end, "workers die as soon as they are started");
@@ -230,8 +240,7 @@ void engine_bury_dead(struct engine *engine)
         struct shoal_peer_exit end;
         if (worker->peer.pidfd >= 0 && reap(worker, &end) == 1)
             recover_worker(engine, i, &end);
-        else if (worker->peer.pidfd < 0 && !worker->stopped && engine->open && engine->broken == NULL &&
-                 engine->terminated == NULL && !(engine->closed && engine->groups == NULL && engine_all_done(engine)))
+        else if (worker->peer.pidfd < 0 && !worker->stopped && engine->open && needs_workers(engine))
             engine_start_worker(engine, i); /* a fork that failed for lack of something is tried again */
     }
     engine->burying = false;
@@ -392,6 +401,8 @@ void engine_break(struct engine *engine, PyObject *error)
     engine->broken = Py_NewRef(error);
     engine_kill_workers(engine);
     PyObject *reason = engine_reason(engine);
+    while (engine->groups != NULL)
+        group_stop(engine->groups, reason != NULL ? reason : error);
     engine_fail_all(engine, reason != NULL ? reason : error);
     Py_XDECREF(reason);
 }

@@ -21,7 +21,7 @@ from shoal import _ext
 from shoal._cpus import usable_cpus
 from shoal._spawn import SpawnStart
 from shoal._worker import ForkStart
-from shoal.errors import PoolTerminated
+from shoal.errors import PoolTerminated, task_error
 
 # How many tasks a lazy call looks ahead: enough that no worker waits for the caller.
 TASKS_AHEAD_MIN = 128
@@ -44,22 +44,35 @@ class Lifetime:
         initargs: Iterable[Any],
         max_tasks: int | None,
         method: str = "fork",
+        task_error: Callable[..., BaseException] = task_error,
     ) -> None:
         start = ForkStart(initializer, initargs) if method == "fork" else SpawnStart(method, initializer, initargs)
-        self.engine = _ext.Engine(workers, start, max_tasks or 0)
+        self.engine = _ext.Engine(workers, start, max_tasks or 0, task_error)
         self.tasks_ahead = max(TASKS_AHEAD_MIN, TASKS_AHEAD_PER_WORKER * workers)
         self._feeding: set[_ext.Group] = set()
+        self._bounded: weakref.WeakSet[_ext.Group] = weakref.WeakSet()
         try:
             self.engine.start()
         except BaseException:
             self.engine.terminate(PoolTerminated("the pool could not be started"))
             raise
 
-    def feed(self, group: _ext.Group) -> None:
-        """Keep a lazy call until all its tasks have ended, even if nobody takes the results."""
+    def feed(self, group: _ext.Group, bounded: bool = False) -> None:
+        """Keep a lazy call until all its tasks have ended, even if nobody takes the results.
+
+        bounded: all that were submitted, that is; nobody else pulls its input.
+        """
+        if bounded:
+            self._bounded.add(group)
+            return
         self._feeding.add(group)
         if not group.watch(self._feeding.discard):
             self._feeding.discard(group)
+
+    def stop_bounded(self, why: Exception) -> None:
+        """Bounded calls pull no more: `why` is their last outcome, if there was more."""
+        for group in list(self._bounded):
+            group._stop(why)
 
     def stop_feeding(self, group: _ext.Group) -> None:
         """Forget a lazy call: nobody wants the rest."""
@@ -68,7 +81,7 @@ class Lifetime:
 
     def cancel_pending(self) -> None:
         """Take back whatever no worker has begun."""
-        for group in list(self._feeding):
+        for group in [*self._feeding, *self._bounded]:
             self.stop_feeding(group)
         for item in self.engine.pending():
             item.cancel()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import pickle
 import signal
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from multiprocessing.pool import MaybeEncodingError, RemoteTraceback  # type: ignore[attr-defined]
 from typing import Literal
 
@@ -63,7 +64,7 @@ class PoolBroken(BrokenProcessPool):
     """The pool cannot go on: its initializer failed, or its workers died as soon as they were started."""
 
 
-class PoolTerminated(RuntimeError):
+class PoolTerminated(BrokenProcessPool):
     """The pool was terminated before this task ended."""
 
 
@@ -136,9 +137,18 @@ def encode_error(error: BaseException, stage: Stage) -> Payload:
 
 
 def task_error(payload: Payload, what: str = "") -> BaseException:
-    """Make the caller's exception from what `encode_error` returned. Called in the parent by the engine."""
+    """Make the caller's exception from what `encode_error` returned. Called in the parent by a pool's engine."""
+    return _make_task_error(payload, what, RemoteTraceback)
+
+
+def future_error(payload: Payload, what: str = "") -> BaseException:
+    """The same for an executor, whose users know the cause by another type."""
+    return _make_task_error(payload, what, _RemoteTraceback)
+
+
+def _make_task_error(payload: Payload, what: str, traceback_type: Callable[..., BaseException]) -> BaseException:
     stage, type_name, message, traceback, pickled, reason = payload
-    remote = RemoteTraceback(f'\n"""\n{traceback}"""')
+    remote = traceback_type(f'\n"""\n{traceback}"""')
     if stage == "result":
         return _with_cause(ResultEncodingError(f"{type_name}: {message}" if message else type_name, what), remote)
     error: BaseException | None = None

@@ -1,20 +1,29 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`shoal.ProcessPoolExecutor`: the interface of `concurrent.futures.ProcessPoolExecutor` on Shoal's engine."""
+"""`shoal.ProcessPoolExecutor`: the interface of `concurrent.futures.ProcessPoolExecutor` on Shoal's engine.
+
+When the interpreter exits, executors that are still open finish what was submitted before any other thread is joined
+and any exit function runs, and take nothing more, as those of `concurrent.futures` do.
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import multiprocessing
+import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures._base import LOGGER
 from multiprocessing import util
 from types import TracebackType
 from typing import Any, NoReturn
 
 from shoal import _ext
 from shoal._lifetime import Lifetime, register, start_context, worker_count
+from shoal.errors import PoolTerminated, future_error
 from shoal.future import Future
 from shoal.pool import PoolWorker
 
@@ -85,27 +94,52 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         return future
 
     def map(
-        self, fn: Callable[..., Any], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
     ) -> Iterator[Any]:
         """Yield `fn(*x)` for each x in `zip(*iterables)`, in order.
 
-        The input is pulled as results are taken, a bounded number of tasks ahead, so it may be endless.
+        The input is pulled as results are taken, a bounded number of tasks ahead, so it may be endless. It is pulled in
+        the thread that takes the results.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            The iterator raises TimeoutError if a result does not arrive within so many seconds from this call.
+        chunksize : int
+            How many elements make a task.
+        buffersize : int, optional
+            How many tasks there may be whose results were not taken. No more of the input is pulled until some are,
+            also when the executor is shut down; without a buffersize, shutdown lets all of the input be computed.
 
         Raises
         ------
         concurrent.futures.TimeoutError
-            From the iterator, if a result does not arrive within `timeout` seconds from this call.
+            From the iterator: see `timeout`.
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None:
+            if not isinstance(buffersize, int):
+                raise TypeError("buffersize must be an integer or None")
+            if buffersize < 1:
+                raise ValueError("buffersize must be None or > 0")
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._engine is None:
             self._start()
         lifetime = self._lifetime
         assert lifetime is not None
         group = _ext.Group()
-        group._begin(lifetime.engine, fn, zip(*iterables), chunksize, True, _ext.Group.ORDERED, lifetime.tasks_ahead)
-        lifetime.feed(group)
+        ahead = buffersize or lifetime.tasks_ahead
+        arguments = zip(*iterables)
+        group._begin(
+            lifetime.engine, fn, arguments, chunksize, True, _ext.Group.ORDERED, ahead, False, buffersize is not None
+        )
+        lifetime.feed(group, buffersize is not None)
         return _results(group, lifetime, deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -129,10 +163,36 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             return
         if cancel_futures:
             lifetime.cancel_pending()
+        lifetime.stop_bounded(RuntimeError("cannot schedule new futures after shutdown"))
         lifetime.engine.close()
         if wait:
             lifetime.engine.join()
             self._finalizer.cancel()
+
+    def terminate_workers(self) -> None:
+        """Send SIGTERM to every worker and take no more calls.
+
+        Calls that a worker is running end with WorkerLost when it dies; those that none has begun are cancelled.
+        """
+        self._end_workers(signal.SIGTERM)
+
+    def kill_workers(self) -> None:
+        """Send SIGKILL to every worker and take no more calls.
+
+        Calls that a worker is running end with WorkerLost; those that none has begun are cancelled.
+        """
+        self._end_workers(signal.SIGKILL)
+
+    def _end_workers(self, number: signal.Signals) -> None:
+        with self._lock:
+            if self._state == INHERITED:
+                return
+            self._state = SHUT
+            self._engine = None
+            lifetime = self._lifetime
+        if lifetime is not None:
+            lifetime.cancel_pending()
+            lifetime.engine.abandon(PoolTerminated(f"the executor's workers were sent {number.name}"), number)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -164,17 +224,21 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         with self._lock:
             if self._state != OPEN:
                 self._refuse()
+            if _at_exit.begun:
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             if self._lifetime is None:
                 _collect_orphans()
                 lifetime = Lifetime(
                     self._max_workers,
-                    self._initializer,
+                    self._initializer and functools.partial(_initialize, self._initializer),
                     self._initargs,
                     self._max_tasks_per_child,
                     self._mp_context.get_start_method(),
+                    future_error,
                 )
                 self._finalizer = util.Finalize(self, _finish, args=(lifetime,), exitpriority=15)
                 self._lifetime = lifetime
+                _at_exit.executors.add(self)
             self._engine = self._lifetime.engine
             return self._engine
 
@@ -185,6 +249,13 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         if self._lifetime is not None:
             self._lifetime.terminate(why)
             self._finalizer.cancel()
+
+    def _finish_for_good(self) -> None:
+        """The interpreter exits: let what was submitted end."""
+        if self._state == INHERITED or self._lifetime is None:
+            return
+        _end_for_good(self._lifetime)
+        self._finalizer.cancel()
 
     def _refuse(self) -> NoReturn:
         if self._state == INHERITED:
@@ -198,6 +269,8 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             raise broken
         if self._state != OPEN:  # shut down by another thread meanwhile
             self._refuse()
+        if _at_exit.begun:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         future._settle(False, error)
 
     def _disown(self) -> None:
@@ -236,12 +309,23 @@ def _finish(lifetime: Lifetime) -> None:
     _collect_orphans()
 
 
+def _initialize(initializer: Callable[..., object], *arguments: Any) -> None:
+    """Run the initializer in a worker; log what it raises, as concurrent.futures does."""
+    try:
+        initializer(*arguments)
+    except BaseException:
+        LOGGER.critical("Exception in initializer:", exc_info=True)
+        raise
+
+
 def _collect_orphans() -> None:
     """Free what those left whose calls are done by now."""
     _orphans.difference_update([orphan for orphan in list(_orphans) if orphan.engine.join(0)])
 
 
 def _end_for_good(lifetime: Lifetime) -> None:
+    lifetime.stop_bounded(RuntimeError("cannot schedule new futures after interpreter shutdown"))
+    lifetime.engine.close()
     interrupted = issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt)
     try:
         if not interrupted:
@@ -257,4 +341,20 @@ def _finish_orphans() -> None:
         _end_for_good(_orphans.pop())
 
 
-util.Finalize(None, _finish_orphans, exitpriority=14)
+class _AtExit:
+    """What is done with the executors that are open when the interpreter exits."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.executors: weakref.WeakSet[ProcessPoolExecutor] = weakref.WeakSet()
+
+    def __call__(self) -> None:
+        self.begun = True
+        for executor in list(self.executors):
+            executor._finish_for_good()
+        _finish_orphans()
+
+
+_at_exit = _AtExit()
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+util.Finalize(None, _finish_orphans, exitpriority=14)  # for processes that do not end as the interpreter does

@@ -324,8 +324,9 @@ class Pool(multiprocessing.pool.Pool):
     ) -> IMapIterator:
         """Yield `func(x)` for each x in `iterable`, in its order.
 
-        The input is pulled as results are taken, a bounded number of tasks ahead, so it may be endless. It is pulled in
-        the thread that takes the results: an input that itself waits for a result to be taken waits for ever.
+        The input is pulled as results are taken, a bounded number of tasks ahead, so it may be endless. Lists, ranges
+        and the like are pulled by the thread that takes the results; anything else has a thread of its own, so that
+        results do not wait for a slow input, and an input may wait for results.
         """
         return self._lazily(IMapIterator, func, iterable, chunksize, _ext.Group.ORDERED)
 
@@ -348,7 +349,7 @@ class Pool(multiprocessing.pool.Pool):
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         result = kind()
-        result._begin(self._engine, func, iterable, chunksize, False, mode, self._lifetime.tasks_ahead)
+        result._begin(self._engine, func, iterable, chunksize, False, mode, self._lifetime.tasks_ahead, True)
         self._lifetime.feed(result)
         return result
 

@@ -3,8 +3,10 @@
 
 import gc
 import os
+import signal
 import sys
 import threading
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
@@ -104,6 +106,40 @@ def test_shutdown_can_cancel_what_nobody_has_begun(gate):
     assert sum(future.cancelled() for future in queued) >= 96
 
 
+@pytest.mark.parametrize("end, number", [("terminate_workers", signal.SIGTERM), ("kill_workers", signal.SIGKILL)])
+def test_workers_can_be_ended_with_their_calls(gate, end, number):
+    executor = shoal.ProcessPoolExecutor(2)
+    running = [gate.block(executor), gate.block(executor)]
+    queued = [executor.submit(square, x) for x in range(100)]
+    rest = executor.map(square, range(1000))
+    workers = list(executor._processes.values())
+    getattr(executor, end)()
+    for future in running:
+        with pytest.raises(BrokenProcessPool, match=number.name) as caught:
+            future.result(TIMEOUT)
+        assert caught.value.signal == number
+    assert all(future.done() for future in queued)
+    assert all(future.cancelled() or isinstance(future.exception(), BrokenProcessPool) for future in queued)
+    with pytest.raises((CancelledError, BrokenProcessPool)):
+        list(rest)
+    for worker in workers:
+        worker.join(TIMEOUT)
+        assert not worker.is_alive()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        executor.submit(square, 1)
+    executor.shutdown()
+    assert executor._processes == {}
+
+
+@pytest.mark.parametrize("end", ["terminate_workers", "kill_workers"])
+def test_workers_that_never_were_can_be_ended(end):
+    executor = shoal.ProcessPoolExecutor(2)
+    getattr(executor, end)()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        executor.submit(square, 1)
+    getattr(executor, end)()
+
+
 def test_a_dropped_executor_ends_its_calls_first(tmp_path):
     executor = shoal.ProcessPoolExecutor(1)
     futures = [executor.submit((tmp_path / str(n)).touch) for n in range(50)]
@@ -124,6 +160,26 @@ def test_calls_of_an_executor_still_open_at_exit_are_done(fresh_python):
         futures = [executor.submit(print, n, flush=True) for n in range(20)]
     """)
     assert sorted(map(int, done.stdout.split())) == list(range(20))
+    assert done.stderr == ""
+
+
+def test_at_exit_calls_are_done_before_exit_functions_and_none_is_taken_after(fresh_python):
+    done = fresh_python("""
+        import atexit, shoal, threading, time
+        executor = shoal.ProcessPoolExecutor(2)
+        futures = [executor.submit(time.sleep, 0.01) for _ in range(20)]
+
+        @atexit.register
+        def look():
+            print(all(future.done() for future in futures))
+            for late in (executor, shoal.ProcessPoolExecutor(1)):
+                try:
+                    late.submit(int)
+                except RuntimeError as error:
+                    print(error)
+    """)
+    refusal = "cannot schedule new futures after interpreter shutdown"
+    assert done.stdout.splitlines() == ["True", refusal, refusal]
     assert done.stderr == ""
 
 
@@ -168,6 +224,22 @@ def test_a_failing_initializer_breaks_the_executor():
         assert isinstance(caught.value.__cause__, ValueError)
         with pytest.raises(BrokenProcessPool, match="no start"):
             executor.submit(square, 1)
+
+
+def test_what_an_initializer_raises_is_logged(fresh_python):
+    done = fresh_python("""
+        import logging, shoal
+        logging.basicConfig(format="%(name)s %(levelname)s %(message)s")
+        def fail_to_start(what):
+            raise ValueError(what)
+        try:
+            shoal.ProcessPoolExecutor(1, initializer=fail_to_start, initargs=("no start",)).submit(int).result()
+        except shoal.PoolBroken as error:
+            print(error)
+    """)
+    assert "no start" in done.stdout
+    assert "concurrent.futures CRITICAL Exception in initializer:" in done.stderr
+    assert "ValueError: no start" in done.stderr
 
 
 def test_an_executor_in_a_forked_child_of_the_user_says_that_it_is_not_his(executor):

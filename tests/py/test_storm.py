@@ -52,9 +52,13 @@ def left_over(names):
     "Everything that should not be there any more."
     with open(f"/proc/self/task/{os.getpid()}/children") as children:
         found = children.read().split()
-    return found + sorted(set(os.listdir("/dev/shm")) - names)
+    return found + sorted(shared_names() - names)
 
-names = set(os.listdir("/dev/shm"))
+def shared_names():
+    "Of ours: other programs come and go."
+    return {name for name in os.listdir("/dev/shm") if "shoal" in name}
+
+names = shared_names()
 """
 
 
