@@ -111,8 +111,7 @@ static void find_block(struct outgoing *out, struct taken *taken)
     if (block == NULL)
         return;
     uint64_t offset = block->start + (uint64_t)((uint8_t *)taken->view.buf - block->address);
-    bool is_own = block == out->own_block && taken->size_bytes >= block->size_bytes / 2 &&
-                  !overlaps_adopted(out, offset, taken->size_bytes);
+    bool is_own = block == out->own_block && !overlaps_adopted(out, offset, taken->size_bytes);
     if (block->kind == BLOCK_USER || block->kind == BLOCK_BORROWED ||
         (block->kind == BLOCK_PRIVATE &&
          block_is_unwritten(block, taken->view.buf, taken->size_bytes)))

@@ -108,16 +108,24 @@ static int lease(struct engine *engine, uint64_t bytes)
 
 /* ---- one result ---- */
 
-/* Buffers in the task's own block go back with it if nobody else here refers to it. Returns the block, or none. */
+/*
+ * Buffers in the task's own block go back with it if nobody else here refers to it, and if they are most of it.
+ * Returns the block, or none.
+ */
 static uint64_t settle_adoption(struct engine *engine, struct outgoing *out)
 {
     struct block *own = engine->side->own_block;
     Py_ssize_t ours = 1; /* side->blocks */
-    for (size_t i = 0; i < out->taken_count; i++)
-        ours += out->taken[i].kind == BUFFER_ADOPTED;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < out->taken_count; i++) {
+        if (out->taken[i].kind != BUFFER_ADOPTED)
+            continue;
+        ours++;
+        bytes += out->taken[i].size_bytes;
+    }
     if (ours == 1)
         return HOME_NO_BLOCK;
-    bool alone = Py_REFCNT(own) == ours;
+    bool alone = Py_REFCNT(own) == ours && bytes >= own->size_bytes / 2;
     for (size_t i = 0; i < out->taken_count; i++) {
         struct taken *taken = &out->taken[i];
         if (taken->kind != BUFFER_ADOPTED || alone)

@@ -10,7 +10,10 @@
  * Within a pool an array that does not lie in one piece (a column, every second row) goes out of band as it is, and
  * is put together in the arena: one copy, where numpy makes bytes of it first.
  *
- * Left to numpy: subclasses, arrays of objects, of records and of times, those in Fortran order, protocols below 5,
+ * Times have no buffer, and numpy writes them as bytes, copied thrice on their way. Within a pool they go as the
+ * integers that they are, in either order.
+ *
+ * Left to numpy: subclasses, arrays of objects and of records, those in Fortran order, times, protocols below 5,
  * picklers that ask for persistent ids (they would miss the parts).
  */
 #include "encoder.h"
@@ -111,7 +114,7 @@ static int save_shape(struct shoal_encoder *e, const Py_buffer *view)
 
 static int save_call(struct shoal_encoder *e, PyObject *array, PyObject *buffer, int kind)
 {
-    const uint8_t order[] = {OP_SHORT_BINUNICODE, 1, 'C'};
+    uint8_t order[] = {OP_SHORT_BINUNICODE, 1, 'C'};
     if (shoal__save(e, e->state->writer.array_maker) < 0 || shoal__begin_tuple(e, 4) < 0)
         return -1;
     if ((kind == IN_PIECES ? shoal__op(e, OP_NEXT_BUFFER) : shoal__save_picklebuffer(e, buffer)) < 0)
@@ -119,10 +122,31 @@ static int save_call(struct shoal_encoder *e, PyObject *array, PyObject *buffer,
     if (save_dtype(e, array) < 0)
         return -1;
     const Py_buffer *view = PyPickleBuffer_GetBuffer(buffer); /* the callback may have released it */
+    if (kind == IN_ONE_PIECE && view && !PyBuffer_IsContiguous(view, 'C'))
+        order[2] = 'F';
     if (!view || save_shape(e, view) < 0 || shoal__raw(e, order, sizeof order) < 0 || shoal__end_tuple(e, 4) < 0 ||
         shoal__op(e, OP_REDUCE) < 0)
         return -1;
     return shoal__put(e, array);
+}
+
+/* The buffer of an array of times, as integers; NULL without an exception if it has no times. */
+static PyObject *buffer_of_times(const struct shoal_encoder *e, PyObject *array)
+{
+    if (!e->hooks.take)
+        return NULL;
+    PyObject *buffer = NULL, *dtype = PyObject_GetAttrString(array, "dtype");
+    PyObject *kind = dtype ? PyObject_GetAttrString(dtype, "kind") : NULL;
+    if (kind && PyUnicode_Check(kind) &&
+        (PyUnicode_CompareWithASCIIString(kind, "M") == 0 || PyUnicode_CompareWithASCIIString(kind, "m") == 0)) {
+        PyObject *integers = PyObject_CallMethod(array, "view", "s", "i8");
+        buffer = integers ? PyPickleBuffer_FromObject(integers) : NULL;
+        Py_XDECREF(integers);
+    }
+    Py_XDECREF(kind);
+    Py_XDECREF(dtype);
+    PyErr_Clear();
+    return buffer;
 }
 
 int shoal__save_array(struct shoal_encoder *e, PyObject *obj)
@@ -133,11 +157,18 @@ int shoal__save_array(struct shoal_encoder *e, PyObject *obj)
     if (found <= 0)
         return found;
     PyObject *buffer = PyPickleBuffer_FromObject(obj);
-    if (!buffer) { /* a type without a format, as times are */
+    bool times = false;
+    if (!buffer) { /* a type without a format */
         PyErr_Clear();
-        return 0;
+        buffer = buffer_of_times(e, obj);
+        if (!buffer)
+            return 0;
+        times = true;
     }
-    int kind = kind_of(e, PyPickleBuffer_GetBuffer(buffer));
+    const Py_buffer *view = PyPickleBuffer_GetBuffer(buffer);
+    int kind = kind_of(e, view);
+    if (times && kind == ASK_NUMPY && view->len > 0 && PyBuffer_IsContiguous(view, 'F'))
+        kind = IN_ONE_PIECE;
     int result = kind != ASK_NUMPY;
     if (kind == IN_PIECES) /* before anything is written: if it is not taken, numpy is asked */
         result = e->hooks.take(e->hooks.take_context, buffer);

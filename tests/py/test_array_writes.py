@@ -339,3 +339,22 @@ def test_thousands_of_results_over_one_array_can_be_kept(one):
         array[0] = number
     assert [int(array[0]) for array in results] == list(range(9_000))
     assert (shared == 1).all()
+
+
+def test_several_arrays_that_come_back_are_the_memory_that_the_task_had(one):
+    def place(array):
+        return array.__array_interface__["data"][0]
+
+    def give_back(*arrays):
+        return arrays, [array.__array_interface__["data"][0] for array in arrays]
+
+    arrays, places = one.apply(give_back, [np.full(50_000, n) for n in range(4)])
+    assert [place(array) for array in arrays] == places, "a forked worker maps it at the same address"
+    assert [int(array.sum()) for array in arrays] == [0, 50_000, 100_000, 150_000]
+
+    def give_one(*arrays):
+        return arrays[1], arrays[1].__array_interface__["data"][0]
+
+    array, there = one.apply(give_one, [np.full(50_000, n) for n in range(4)])
+    assert place(array) != there, "a part does not hold all of it"
+    assert array.sum() == 50_000
