@@ -17,6 +17,7 @@ says for each row how much CPU others used while it ran.
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 import statistics
 import subprocess
@@ -46,6 +47,7 @@ class Span:
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0  # of this process
+    latencies: list[float] = dataclasses.field(default_factory=list)  # of single calls, in seconds, if they were timed
 
     def __enter__(self) -> None:
         self.cpu_seconds -= time.process_time()
@@ -73,6 +75,8 @@ class Row:
     processes: int = 1  # of each side, one after the other, among which the rounds are divided
     group: str = ""  # for --group
     goal: float | None = None  # ours is to be so many times faster
+    limit: float | None = None  # ours is to take so many seconds per operation at most, in the mean
+    busy: int = 0  # so many foreign processes compute all the while
     family: str = ""  # rows whose geometric mean is shown at the end
 
     def sides(self) -> tuple[str, ...]:
@@ -134,6 +138,8 @@ class Sample:
     cpu_seconds: float | None  # of the side's process tree, for the whole round; None: not known
     operations: int
     process: int = 0  # which of the side's processes it was
+    p50: float | None = None  # seconds of single calls: the median, and what one in a hundred exceeds
+    p99: float | None = None
 
 
 class Side(Protocol):
@@ -179,6 +185,19 @@ class Result:
             return None
         return self.ratio() >= self.row.goal
 
+    def keeps_limit(self) -> bool | None:
+        """None: there is none, or nothing was measured."""
+        if self.row.limit is None or self.skipped or self.failed:
+            return None
+        return statistics.fmean(self.seconds(OURS)) <= self.row.limit
+
+    def of_single_calls(self, side: str) -> tuple[float, float] | None:
+        """Median and 99th percentile of single calls, each the median over the rounds; None: they were not timed."""
+        timed = [(sample.p50, sample.p99) for sample in self.samples[side] if sample.p50 is not None]
+        return (
+            (statistics.median(p50 for p50, _ in timed), statistics.median(p99 for _, p99 in timed)) if timed else None
+        )
+
     def cpu_per_operation(self, side: str) -> float | None:
         samples = self.samples[side]
         if any(sample.cpu_seconds is None for sample in samples):
@@ -197,8 +216,11 @@ class Result:
                 "median_seconds": statistics.median(self.seconds(side)),
                 "mean_seconds": statistics.fmean(self.seconds(side)),
                 "cpu_seconds_per_operation": self.cpu_per_operation(side),
+                "single_calls": self.of_single_calls(side),
                 "rounds": [dataclasses.asdict(sample) for sample in self.samples[side]],
             }
+        if self.row.limit is not None:
+            given[OURS]["limit_seconds"] = self.row.limit
         if self.row.theirs:
             ratios = self.ratios()
             given["ratio"] = {
@@ -220,6 +242,7 @@ def measure(row: Row, rounds: int, round_seconds: float, open_side: OpenSide) ->
     try:
         for process in range(processes):
             with contextlib.ExitStack() as stack:
+                stack.enter_context(machine.busy_processes(row.busy))
                 sides = {name: stack.enter_context(open_side(row, name, round_seconds)) for name in row.sides()}
                 for side in sides.values():
                     side.prepare()
@@ -302,6 +325,22 @@ def each(call: Callable, *args) -> Rounds:
     def run(count: int) -> None:
         for _ in range(count):
             call(*args)
+
+    return run
+
+
+def each_timed(call: Callable, *args) -> Rounds:
+    """A round that is `call(*args)` n times, each timed by itself (which adds two looks at the clock to each)."""
+
+    def run(count: int) -> Span:
+        clock = time.perf_counter
+        latencies = []
+        begin = clock()
+        for _ in range(count):
+            start = clock()
+            call(*args)
+            latencies.append(clock() - start)
+        return Span(clock() - begin, math.nan, latencies)
 
     return run
 

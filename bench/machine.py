@@ -5,7 +5,10 @@ import contextlib
 import os
 import pathlib
 import resource
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -52,6 +55,17 @@ def busy_cpu_seconds() -> float:
     with open("/proc/stat", encoding="ascii") as stat:
         user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(int, stat.readline().split()[1:])
     return (user + nice + system + irq + softirq + steal) / TICKS_PER_SECOND
+
+
+@contextlib.contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """`count` processes that compute without end, as somebody else's jobs do, wherever the kernel puts them."""
+    command = [sys.executable, "-c", "while True: pass"]
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            process = stack.enter_context(subprocess.Popen(command))
+            stack.callback(process.kill)
+        yield
 
 
 class ForeignShare:

@@ -54,7 +54,7 @@ def side_words(result: frame.Result, side: str) -> list[str]:
 
 def goal_word(result: frame.Result) -> str:
     reached = result.reaches_goal()
-    return "" if reached is None else f"{result.row.goal:g} x" + ("  " if reached else " <")
+    return "" if reached is None else f"{result.row.goal:.3g} x" + ("  " if reached else " <")
 
 
 def line(result: frame.Result) -> str:
@@ -70,7 +70,18 @@ def line(result: frame.Result) -> str:
         ratio_words = [times(result.ratio()), goal_word(result), spread, times(result.ratio_of_means())]
     others = f"{result.foreign_share:.0%}" + ("!" if result.foreign_share > NOISY_SHARE else " ")
     sides = side_words(result, frame.OURS) + side_words(result, frame.THEIRS)
-    return columns([name, result.row.unit, *sides, *ratio_words, others]).rstrip()
+    own_line = columns([name, result.row.unit, *sides, *ratio_words, others]).rstrip()
+    return "\n".join([own_line, *single_calls(result)])
+
+
+def single_calls(result: frame.Result) -> list[str]:
+    """A line about single calls, if they were timed."""
+    scale, words = SCALES[result.row.unit], []
+    for side in result.row.sides():
+        timed = result.of_single_calls(side)
+        if timed:
+            words.append(f"{side} p50 {number(timed[0] * scale)}, p99 {number(timed[1] * scale)}")
+    return [f"{'':{WIDTHS[0]}} single calls: {'; '.join(words)} {result.row.unit}"] if words else []
 
 
 def means(results: list[frame.Result], goals: dict[str, float]) -> list[str]:
@@ -81,25 +92,38 @@ def means(results: list[frame.Result], goals: dict[str, float]) -> list[str]:
         if len(ratios) > 1:
             mean = statistics.geometric_mean(ratios)
             verdict = "reached" if mean >= goal else "MISSED"
-            lines.append(f"{family}: geometric mean of {len(ratios)} rows {times(mean)}, goal {goal:g} x, {verdict}")
+            lines.append(f"{family}: geometric mean of {len(ratios)} rows {times(mean)}, goal {goal:.3g} x, {verdict}")
     return lines
 
 
 def verdict(results: list[frame.Result]) -> list[str]:
-    """How many rows reach their goals, and which do not."""
+    """How many rows reach their goals and keep under their limits, and which do not."""
     rated = [result for result in results if result.reaches_goal() is not None]
-    if not rated:
-        return []
-    missed = [result for result in rated if not result.reaches_goal()]
-    lines = [f"{len(rated) - len(missed)} of {len(rated)} rows reach their goal"]
-    return lines + [f"  missed: {each.row.name}, {times(each.ratio())} of {each.row.goal:g} x" for each in missed]
+    limited = [result for result in results if result.keeps_limit() is not None]
+    lines = []
+    if rated:
+        missed = [result for result in rated if not result.reaches_goal()]
+        lines += [f"{len(rated) - len(missed)} of {len(rated)} rows reach their goal"]
+        lines += [f"  missed: {each.row.name}, {times(each.ratio())} of {each.row.goal:.3g} x" for each in missed]
+    if limited:
+        over = [result for result in limited if not result.keeps_limit()]
+        lines += [f"{len(limited) - len(over)} of {len(limited)} rows keep under their limit"]
+        lines += [f"  over: {each.row.name}, {limit_words(each)}" for each in over]
+    return lines
+
+
+def limit_words(result: frame.Result) -> str:
+    scale, unit = SCALES[result.row.unit], result.row.unit
+    mean = statistics.fmean(result.seconds(frame.OURS))
+    return f"mean {number(mean * scale)} of at most {number(result.row.limit * scale)} {unit}"
 
 
 LEGEND = f"""
 Time of one operation: median and mean of the rounds; CPU: CPU time of one operation, of all processes of that side.
 faster by: median, over the pairs of rounds, of theirs / ours, with the least and the greatest; of means: mean time of
 theirs / mean time of ours. goal: what `faster by` is to be at least; < where it is not. others: the part of the
-machine's CPU time that other processes used while the row ran (over {NOISY_SHARE:.0%} is marked with !)."""
+machine's CPU time that other processes used while the row ran (over {NOISY_SHARE:.0%} is marked with !), the busy
+ones that belong to the row not counted. single calls: median and 99th percentile, where each call was timed."""
 
 
 def write_json(path: pathlib.Path, results: list[frame.Result]) -> None:

@@ -4,14 +4,18 @@
 import frame
 import rows_arrays
 import rows_by_value
+import rows_data
 import rows_native
 import rows_plain
 import rows_pool
+import rows_workers
 
 
 def all_rows() -> frame.Registry:
     registry = frame.Registry()
     rows_pool.add_to(registry)
+    rows_data.add_to(registry)
+    rows_workers.add_to(registry)
     rows_plain.add_to(registry)
     rows_by_value.add_to(registry)
     rows_arrays.add_to(registry)

@@ -2,6 +2,7 @@
 """Ours against the others, in turns. `python bench/run.py --list` shows the rows; docs/benchmarks.md explains them."""
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 
@@ -12,7 +13,7 @@ import report
 import rows
 import side
 
-QUICK_ROUNDS, QUICK_ROUND_SECONDS = 2, 0.005
+QUICK_ROUNDS, QUICK_ROUND_SECONDS, QUICK_CALLS = 2, 0.005, 100
 
 
 def parse_arguments(words: list[str] | None) -> argparse.Namespace:
@@ -44,7 +45,10 @@ def measure(row: frame.Row | frame.Program, options: argparse.Namespace) -> list
         machine.wait_until_quiet(report.NOISY_SHARE, options.patience)
     if isinstance(row, frame.Program):
         return frame.measure_program(row, rounds)
-    seconds = QUICK_ROUND_SECONDS if options.quick else row.round_seconds
+    seconds = row.round_seconds
+    if options.quick:
+        seconds = QUICK_ROUND_SECONDS
+        row = dataclasses.replace(row, calls=min(row.calls, QUICK_CALLS))
     return [frame.measure(row, rounds, seconds, side.open_side)]
 
 

@@ -7,8 +7,10 @@ itself prints goes to standard error.
 """
 
 import contextlib
+import dataclasses
 import gc
 import json
+import math
 import os
 import pathlib
 import select
@@ -60,7 +62,8 @@ class SideProcess:
 
 @contextlib.contextmanager
 def open_side(row: frame.Row, name: str, round_seconds: float) -> Iterator[SideProcess]:
-    command = [sys.executable, str(pathlib.Path(__file__).resolve()), row.name, name, str(round_seconds)]
+    program = str(pathlib.Path(__file__).resolve())
+    command = [sys.executable, program, row.name, name, str(round_seconds), str(row.calls)]
     # A session of its own, so that a side that hangs can be killed with its workers, and nobody else.
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     try:
@@ -104,14 +107,20 @@ def run_round(row: frame.Row, run: frame.Rounds, calls: int) -> dict:
     span = run(calls)
     elapsed = time.perf_counter() - begin
     cpu_seconds = machine.tree_cpu_seconds(tree) - cpu_begin
+    single_calls = {}
     if isinstance(span, frame.Span):
-        elapsed, cpu_seconds = span.seconds, span.cpu_seconds
+        elapsed = span.seconds
+        if not math.isnan(span.cpu_seconds):
+            cpu_seconds = span.cpu_seconds
+        if span.latencies:
+            ordered = sorted(span.latencies)
+            single_calls = {"p50": ordered[len(ordered) // 2], "p99": ordered[len(ordered) * 99 // 100]}
     operations = calls * row.operations
-    return {"seconds": elapsed / operations, "cpu_seconds": cpu_seconds, "operations": operations}
+    return {"seconds": elapsed / operations, "cpu_seconds": cpu_seconds, "operations": operations} | single_calls
 
 
 def main() -> None:
-    row_name, name, round_seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+    row_name, name, round_seconds, calls = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -120,7 +129,8 @@ def main() -> None:
         channel.flush()
 
     try:
-        serve(rows.all_rows().rows[row_name], name, round_seconds, answer)
+        row = dataclasses.replace(rows.all_rows().rows[row_name], calls=calls)
+        serve(row, name, round_seconds, answer)
     except frame.SkipRow as reason:
         answer({"skipped": str(reason)})
     except Exception as error:

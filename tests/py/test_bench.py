@@ -120,6 +120,40 @@ def test_goal_is_compared_with_the_median_of_the_ratios():
     ]
 
 
+def test_limit_is_compared_with_the_mean_of_ours():
+    def measured(limit):
+        sides = FakeSides({"ours": [1.0, 1.0, 4.0]})
+        return frame.measure(fake_row(theirs=False, limit=limit), 3, 0.1, sides.open)
+
+    kept, broken, unlimited = measured(2.0), measured(1.9), measured(None)
+    assert [each.keeps_limit() for each in (kept, broken, unlimited)] == [True, False, None]
+    assert report.verdict([kept, broken, unlimited]) == [
+        "1 of 2 rows keep under their limit",
+        "  over: fake, mean 2,000,000 of at most 1,900,000 us",
+    ]
+
+
+def test_single_calls_are_shown_where_they_were_timed():
+    result = frame.Result(fake_row(theirs=False), {"ours": [frame.Sample(3e-6, 0.0, 1, p50=1e-6, p99=9e-6)] * 3})
+    assert result.of_single_calls("ours") == (1e-6, 9e-6)
+    assert report.line(result).splitlines()[1].split(": ")[1] == "ours p50 1.00, p99 9.00 us"
+
+
+def test_each_call_of_a_timed_round_has_its_own_time():
+    seen = []
+    span = frame.each_timed(seen.append, "x")(200)
+    assert seen == ["x"] * 200 and len(span.latencies) == 200
+    measured = side.run_round(fake_row(), frame.each_timed(seen.append, "x"), 200)
+    assert 0 < measured["p50"] <= measured["p99"] and measured["cpu_seconds"] > 0
+
+
+def test_busy_processes_run_until_the_row_has_ended():
+    before = set(machine.descendants(os.getpid()))
+    with machine.busy_processes(2):
+        assert len(set(machine.descendants(os.getpid())) - before) == 2
+    assert set(machine.descendants(os.getpid())) <= before
+
+
 def test_round_may_say_which_part_of_it_counts():
     def run(count):
         span = frame.Span()
@@ -451,6 +485,17 @@ TOO_LARGE = (
     "echo/256-MiB",
     "plus-one/64-MiB",
     "plus-one/256-MiB",
+    "plus-one-floor/64-MiB",
+    "plus-one-floor/256-MiB",
+    "in-place/64-MiB",
+    "from-arena/64-MiB",
+    "from-arena/1-GiB",
+    "table/multiprocessing",
+    "workers/32",
+    "workers/64",
+    "map-behind-computing/2-busy",
+    "apply/free-2-busy",
+    "submit/free-2-busy",
     "arrays/1x1-GiB",
     "arrays/16x64-MiB",
     "arrays/1024x1-MiB",
