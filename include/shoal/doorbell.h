@@ -15,9 +15,9 @@
  *   semaphore       a POSIX semaphore in the shared page, bounded waits; works where io_uring is forbidden
  *
  * One sleeper at a time on a bell. A *bell* is 128 bytes of shared memory plus, for uring-eventfd, a descriptor that
- * children inherit by fork or are given. A *waiter* is what one thread sleeps with; it can watch file descriptors (pidfds) besides
- * the bell. A waiter belongs to the thread that made it, is not inherited by fork (a child makes its own), and its ring
- * is never touched by a child.
+ * children inherit by fork or are given. A *waiter* is what one thread sleeps with; it can watch file descriptors
+ * (pidfds) besides the bell. A waiter belongs to the thread that made it, is not inherited by fork (a child makes its
+ * own), and its ring is never touched by a child.
  */
 #ifndef SHOAL_DOORBELL_H
 #define SHOAL_DOORBELL_H

@@ -6,9 +6,10 @@
  * touched kills a process with SIGBUS; names under /dev/shm outlive their users and can be taken by strangers.
  *
  * What a region is: a file without a name (memfd), sparse, mapped MAP_SHARED, sealed so that nobody can shrink or
- * grow it. Children inherit it by fork. Where two unrelated processes must meet, it has a name instead (POSIX shared
- * memory): created exclusively with mode 0600, fully backed before use, and refused on opening if it belongs to
- * another user, has another size than its header says, or another layout version.
+ * grow it. Children inherit it by fork, or are given its descriptor. Where two processes must meet that can hand
+ * nothing over, it has a name instead (POSIX shared memory): created exclusively with mode 0600, fully backed before
+ * use, and refused on opening if it belongs to another user, has another size than its header says, or another layout
+ * version.
  *
  * Places in a region are offsets from its start, never pointers: two processes may map it at different addresses.
  *

@@ -37,7 +37,7 @@ from typing import Any
 
 from shoal import _ext
 from shoal._worker import HELD_BACK, Parent, leave, settle_in
-from shoal.errors import encode_error
+from shoal.errors import Payload, Stage, encode_error
 
 # What multiprocessing.spawn prepares before anything of Shoal can be imported; the rest when errors can be reported.
 FIRST = ("name", "authkey", "sys_path")
@@ -141,6 +141,7 @@ class SpawnedWorker:
     handover: bytes
     engine_count: int
     descriptors: list[int]  # spawn: their numbers. forkserver: empty, they are what it has received
+    _doing: Stage = "initializer"
 
     def _bootstrap(self, parent_sentinel: int) -> None:
         """Serve until told to stop. Never returns."""
@@ -153,7 +154,7 @@ class SpawnedWorker:
             for number in received[: self.engine_count]:
                 os.close(number)
             setup, *Received.here = received[self.engine_count :]
-            code = engine.work(self.index, lambda: self._set_up(setup), encode_error)
+            code = engine.work(self.index, lambda: self._set_up(setup), self._encode_error)
             leave()
         except BaseException:
             with suppress(BaseException):
@@ -169,11 +170,16 @@ class SpawnedWorker:
             os.set_inheritable(number, False)
         return received
 
+    def _encode_error(self, error: BaseException, stage: Stage) -> Payload:
+        return encode_error(error, self._doing if stage == "initializer" else stage)
+
     def _set_up(self, setup: int) -> None:
         current = process.current_process()
         current._inheriting = True  # type: ignore[attr-defined]
         try:
+            self._doing = "main module"
             spawn.prepare(self.preparation)
+            self._doing = "initializer's arguments"
             with mmap.mmap(setup, 0, prot=mmap.PROT_READ) as stream:
                 initializer, initargs = _ext.loads(stream)
         finally:
@@ -181,6 +187,7 @@ class SpawnedWorker:
             for number in (setup, *Received.here):
                 os.close(number)
             Received.here = []
+        self._doing = "initializer"
         if initializer is not None:
             initializer(*initargs)
 

@@ -16,10 +16,18 @@ from typing import Literal
 
 from shoal import _ext
 
-Stage = Literal["call", "arguments", "result", "initializer"]
+Stage = Literal["call", "arguments", "result", "initializer", "main module", "initializer's arguments"]
 # What a worker sends in place of a result: stage, name of the exception's type, its text, the worker's traceback,
 # the exception pickled (None: it could not travel), and why not.
 Payload = tuple[Stage, str, str, str, "bytes | None", str]
+
+
+# What a worker does before its first task; how the exception that ends it is told.
+SETUP: dict[Stage, str] = {
+    "initializer": "the initializer raised {}",
+    "main module": "a worker could not import the main module: {}",
+    "initializer's arguments": "a worker could not unpickle the initializer and its arguments: {}",
+}
 
 
 class WorkerLost(BrokenProcessPool):
@@ -168,8 +176,8 @@ def _make_task_error(payload: Payload, what: str, traceback_type: Callable[..., 
     if stage == "arguments":
         text = f"the arguments of {what or 'the task'} could not be unpickled in the worker: {type_name}: {message}"
         return _with_cause(ArgumentDecodingError(text), error)
-    if stage == "initializer":
-        return _with_cause(PoolBroken(f"the initializer raised {type_name}: {message}"), error)
+    if stage in SETUP:
+        return _with_cause(PoolBroken(SETUP[stage].format(f"{type_name}: {message}")), error)
     return error
 
 

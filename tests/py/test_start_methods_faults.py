@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# alone: looks at how soon processes end
 """What goes wrong in and around workers that are not forked from their pool's process."""
 
 import os
@@ -181,10 +180,11 @@ def test_a_main_module_that_fails_to_import_breaks_the_pool_with_its_exception(f
                 try:
                     pool.apply(abs, (-3,))
                 except shoal.PoolBroken as error:
-                    print(repr(error.__cause__))
+                    print(error, repr(error.__cause__), sep="\\n")
     """
     done = fresh_python(source, method)
-    assert done.stdout == "LookupError('only as a script')\n"
+    text = "a worker could not import the main module: LookupError: only as a script"
+    assert done.stdout.splitlines() == [text, "LookupError('only as a script')"]
     assert done.stderr == ""
 
 
@@ -235,6 +235,18 @@ def test_preloaded_modules_and_the_executable_are_multiprocessings_to_set(fresh_
 def test_an_initializer_that_cannot_be_pickled_is_refused_at_once(method, leakcheck):
     with pytest.raises(TypeError, match="cannot pickle 'generator' object"):
         shoal.Pool(1, square, ((x for x in ()),), context=method)
+
+
+class Unreadable:
+    def __reduce__(self):
+        return int, ("x",)
+
+
+@OTHERS
+def test_an_initializers_argument_that_cannot_be_unpickled_breaks_the_pool(method, no_main, leakcheck):
+    with shoal.Pool(2, square, (Unreadable(),), context=method) as pool:
+        with pytest.raises(shoal.PoolBroken, match="unpickle the initializer and its arguments: ValueError: invalid"):
+            pool.apply(square, (1,))
 
 
 def test_an_interpreter_that_cannot_be_started_is_an_error_not_a_hang(fresh_python):
