@@ -140,6 +140,7 @@ static PyObject *block_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (home == NULL)
         return NULL;
     uint64_t offset;
+    home->uses++;
     int error = shoal_arena_alloc(home->arena, (uint64_t)size, &offset);
     if (error < 0) {
         if (error == -E2BIG || error == -EDQUOT)
@@ -167,10 +168,12 @@ static void block_dealloc(struct block *self)
         shoal_shadow_give(self->shadowed->shadow, self->address, self->size_bytes);
     home_release(self->shadowed);
     PyMem_RawFree(self->heap);
-    if (self->home != NULL && self->epoch == state->fork_epoch)
+    if (self->home != NULL && self->epoch == state->fork_epoch) {
         shoal_arena_release(self->home->arena, self->offset);
-    else if (state->serving != NULL)
+        engines_memory_freed(state, self->size_bytes);
+    } else if (state->serving != NULL) {
         worker_block_gone(state->serving, self);
+    }
     if (state->foreign != NULL)
         foreign_reap(state);
     home_release(self->home);

@@ -122,6 +122,7 @@ static void grant(struct engine *engine, unsigned index)
             return;
         order.error = shoal_arena_alloc_beyond(engine->home->arena, worker->wanted_bytes, &order.offset);
     }
+    progress_tend(engine, worker->wanted_bytes);
     worker->wanted_bytes = 0;
     if (order.error >= 0) {
         engine_free_lease(engine, worker);

@@ -177,6 +177,9 @@ struct engine {
     unsigned inside;         /* threads that look at the shared memory without the GIL */
     unsigned failed_spins;
     bool progress_runs, progress_stop, progress_idle, progress_attends;
+    bool progress_tends;  /* started to give memory back: it begins idle */
+    bool progress_timed;  /* there may be memory to give back: it looks now and then */
+    bool progress_called; /* it is needed: not idle any more */
     bool progress_in_callbacks; /* user code runs in the progress thread: nobody waits for it then */
     unsigned long progress_thread;
     int progress_fd; /* eventfd: wakes the progress thread */
@@ -247,6 +250,8 @@ bool engine_workers_gone(struct engine *engine);
 /* progress.c */
 void progress_nudge(struct engine *engine); /* something may need the parent while nobody waits */
 void progress_attend(struct engine *engine);
+#define PROGRESS_TENDS_BYTES (UINT64_C(1) << 20)
+void progress_tend(struct engine *engine, uint64_t bytes); /* arena memory was taken: when idle, give it back */
 void progress_yield(struct engine *engine); /* a caller is about to sleep on the bell */
 void progress_stop(struct engine *engine); /* and close its descriptor, here or when the thread leaves user code */
 
@@ -256,6 +261,7 @@ int engine_reap_workers(struct engine *engine, int64_t deadline_ns);
 bool engine_buries_here(const struct engine *engine); /* we are inside of this thread's engine_bury_dead */
 void engine_destroy(struct engine *engine); /* workers gone: free everything shared */
 void engine_unmap(struct engine *engine);   /* the second half of it */
+void engines_memory_freed(struct module_state *state, uint64_t bytes);
 
 /* engine.c, engine_end.c: methods and slots of the type, which engine_type.c lists */
 void engine_init(struct engine *engine, struct module_state *state, uint64_t epoch); /* of one just allocated */

@@ -9,6 +9,8 @@
 
 #include "group.h"
 
+#define NO_POOL_KEEPS_BYTES (UINT64_C(8) << 20) /* so that the next pool starts in warm memory */
+
 /* ---- the end ---- */
 
 void engine_unmap(struct engine *engine)
@@ -31,6 +33,23 @@ void engine_unmap(struct engine *engine)
     if (engine->control != HOME_NO_BLOCK && engine->epoch == engine->state->fork_epoch)
         shoal_arena_release(engine->home->arena, engine->control);
     engine->control = HOME_NO_BLOCK;
+    if (engine->epoch == engine->state->fork_epoch)
+        engines_memory_freed(engine->state, UINT64_MAX);
+}
+
+/* So much of the arena has become free. A pool that lives gives it back when it has been idle for a while. */
+void engines_memory_freed(struct module_state *state, uint64_t bytes)
+{
+    if (bytes < PROGRESS_TENDS_BYTES)
+        return;
+    for (struct engine *engine = state->engines; engine != NULL; engine = engine->next) {
+        if (engine->epoch == state->fork_epoch && !engine->dead && engine->open && !engine->progress_stop) {
+            progress_tend(engine, bytes);
+            return;
+        }
+    }
+    if (state->home != NULL)
+        shoal_arena_trim(state->home->arena, NO_POOL_KEEPS_BYTES);
 }
 
 void engine_destroy(struct engine *engine)

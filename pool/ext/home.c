@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #define HOME_BYTES_MIN (UINT64_C(64) << 20)
+#define GIVE_BACK_STEP_BYTES (UINT64_C(32) << 20) /* some ms */
 
 /* "64M", "2G", "100000": bytes with an optional binary suffix. 0 and an exception on nonsense. */
 static uint64_t parse_bytes(const char *text)
@@ -118,4 +119,26 @@ void home_release(struct home *home)
     shoal_shadow_free(home->shadow);
     shoal_region_free(home->region);
     PyMem_Free(home);
+}
+
+uint64_t home_cached_bytes(const struct home *home)
+{
+    struct shoal_arena_stats stats = {0};
+    if (home->arena != NULL)
+        shoal_arena_get_stats(home->arena, &stats);
+    return stats.cached_bytes;
+}
+
+void home_give_back(struct home *home)
+{
+    uint64_t uses = home->uses, cached = home_cached_bytes(home), before;
+    home->references++; /* the pool may end in between */
+    do {
+        before = cached;
+        shoal_arena_trim(home->arena, cached > GIVE_BACK_STEP_BYTES ? cached - GIVE_BACK_STEP_BYTES : 0);
+        cached = home_cached_bytes(home);
+        Py_BEGIN_ALLOW_THREADS
+        Py_END_ALLOW_THREADS
+    } while (cached > 0 && cached < before && home->uses == uses);
+    home_release(home);
 }

@@ -15,6 +15,7 @@ struct home {
     struct shoal_arena *arena; /* NULL: another process's */
     struct shoal_shadow *shadow; /* private views of the region; NULL until the first */
     uint64_t budget_bytes;
+    uint64_t uses; /* grows when memory is taken: between two looks at it, was there any? */
     uint64_t epoch; /* module_state.fork_epoch of the process that made it */
     long references;
 };
@@ -26,6 +27,10 @@ struct home *home_get(struct module_state *state);
 struct home *home_attach(struct module_state *state, int region_fd);
 struct home *home_retain(struct home *home);
 void home_release(struct home *home);
+
+/* Memory that nobody uses: how much, and back to the system with it, in steps that let other threads in between. */
+uint64_t home_cached_bytes(const struct home *home);
+void home_give_back(struct home *home);
 
 /* The arena's last holder id: what a child inherited when there was no descriptor to watch it with. Never released. */
 #define HOME_UNWATCHED_HOLDER (SHOAL_ARENA_HOLDERS_MAX - 1)

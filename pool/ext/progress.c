@@ -5,10 +5,13 @@
  * One thread behind a pool, started when something may need the parent while nobody waits (submit, map_async,
  * callbacks; not apply, which waits itself). It has three states:
  *
- *     idle     nothing in flight: sleeps without end, on the workers' pidfds and its own eventfd
+ *     idle     nothing in flight: sleeps on the workers' pidfds and its own eventfd; without end, or until the memory
+ *              that the arena has warm, and that nobody has asked for in GIVE_BACK_NS, has gone back to the system
  *     parked   callers were at work a moment ago: looks again in PARK_NS
  *     attends  sleeps on the pool's bell, lazily: workers ring it when they run dry, when their ring is half full, when
  *              they need memory; or, while somebody has callbacks, like a caller: for each result
+ *
+ * A call with large data starts it, too, if only to be idle.
  *
  * A caller that is about to sleep on the bell itself sends it from "attends" to "parked" first.
  */
@@ -22,6 +25,7 @@
 #define PARK_NS 2000000     /* 2 ms: how long results may lie while callers come and go */
 #define BEHIND_NS 10000000  /* 10 ms: a caller sleeps on the bell; look whether it still does */
 #define LINGER_NS 100000000 /* 100 ms after the last task: then idle */
+#define GIVE_BACK_NS INT64_C(2000000000)
 
 static void wake(struct engine *engine)
 {
@@ -65,8 +69,35 @@ static void sleep_and_report(struct engine *engine, enum shoal_urgency urgency, 
     clear_wake(engine);
 }
 
+/* Until somebody calls for progress. Calls that wait for themselves come and go meanwhile. */
+static void idle(struct engine *engine)
+{
+    engine->progress_called = false;
+    engine->progress_idle = true;
+    while (!engine->progress_called && !engine->progress_stop && !engine->dead) {
+        struct home *home = engine->home;
+        uint64_t uses = home->uses;
+        engine->progress_timed |= home_cached_bytes(home) > 0;
+        int64_t deadline = engine->progress_timed ? shoal_now_ns() + GIVE_BACK_NS : -1;
+        sleep_and_report(engine, SHOAL_AWAKE, deadline);
+        if (deadline >= 0 && shoal_now_ns() >= deadline) {
+            if (home->uses != uses || !engine_all_done(engine))
+                continue;
+            home_give_back(home);
+            engine->progress_timed = false;
+        } else if (engine->deaths_pending && !engine->someone_drains && !engine->progress_stop && !engine->dead) {
+            look_after(engine);
+            if (!engine_all_done(engine))
+                break;
+        }
+    }
+    engine->progress_idle = false;
+}
+
 static void progress_loop(struct engine *engine)
 {
+    if (engine->progress_tends)
+        idle(engine);
     uint64_t drains_seen = engine->drains;
     int64_t idle_since = shoal_now_ns();
     while (!engine->progress_stop && !engine->dead) {
@@ -77,13 +108,11 @@ static void progress_loop(struct engine *engine)
         drains_seen = engine->drains;
         if (engine->progress_stop || engine->dead)
             break;
-        bool idle = engine_all_done(engine);
-        if (!idle)
+        bool done = engine_all_done(engine);
+        if (!done)
             idle_since = now;
-        if (idle && now - idle_since > LINGER_NS) {
-            engine->progress_idle = true;
-            sleep_and_report(engine, SHOAL_AWAKE, -1);
-            engine->progress_idle = false;
+        if (done && now - idle_since > LINGER_NS) {
+            idle(engine);
             idle_since = shoal_now_ns();
         } else if (callers || engine->someone_drains) {
             sleep_and_report(engine, SHOAL_AWAKE, now + (engine->someone_drains ? BEHIND_NS : PARK_NS));
@@ -119,18 +148,36 @@ static void progress_main(void *arg)
     PyGILState_Release(gil);
 }
 
-void progress_nudge(struct engine *engine)
+static void start(struct engine *engine, bool tends)
 {
-    if (engine->progress_idle)
-        wake(engine);
     if (engine->progress_runs || engine->progress_stop || engine->dead)
         return;
     engine->progress_runs = true;
+    engine->progress_tends = tends;
     Py_INCREF(engine);
     if (PyThread_start_new_thread(progress_main, engine) == PYTHREAD_INVALID_THREAD_ID) {
         engine->progress_runs = false; /* callers still drain when they wait; only unattended progress is lost */
         Py_DECREF(engine);
     }
+}
+
+void progress_nudge(struct engine *engine)
+{
+    engine->progress_called = true;
+    if (engine->progress_idle)
+        wake(engine);
+    start(engine, false);
+}
+
+void progress_tend(struct engine *engine, uint64_t bytes)
+{
+    engine->home->uses++;
+    if (bytes < PROGRESS_TENDS_BYTES)
+        return;
+    if (engine->progress_idle && !engine->progress_timed)
+        wake(engine);
+    engine->progress_timed = true;
+    start(engine, true);
 }
 
 void progress_attend(struct engine *engine)

@@ -267,6 +267,7 @@ static int allocate(struct submission *submission, uint64_t stream_bytes, uint64
         *ret_offset = wait.offset;
     }
     *ret_bytes = bytes;
+    progress_tend(engine, bytes);
     return error < 0 ? raise_no_room(engine, bytes, error) : 0;
 }
 
