@@ -92,7 +92,6 @@ static void feeder_main(void *arg)
     sigset_t all; /* signals are for the thread that waits for results */
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, NULL);
-    pthread_setname_np(pthread_self(), "shoal-input");
     PyGILState_STATE gil = PyGILState_Ensure();
     feed(self);
     Py_DECREF(self);
@@ -104,7 +103,7 @@ int group_start_feeder(struct shoal_group *self)
     sem_init(&self->room, 0, 0);
     self->fed = true;
     Py_INCREF(self);
-    if (PyThread_start_new_thread(feeder_main, self) != PYTHREAD_INVALID_THREAD_ID)
+    if (start_thread("shoal-input", feeder_main, self) == 0)
         return 0;
     Py_DECREF(self);
     self->fed = false;

@@ -3,6 +3,7 @@
 #include "module.h"
 
 #include <errno.h>
+#include <pthread.h>
 
 #include "engine.h"
 
@@ -39,6 +40,16 @@ void report_unraisable(PyObject *where)
         return;
     }
     PyErr_WriteUnraisable(where);
+}
+
+int start_thread(const char *name, void (*body)(void *), void *arg)
+{
+    char own[16] = "";
+    pthread_getname_np(pthread_self(), own, sizeof own);
+    pthread_setname_np(pthread_self(), name); /* a thread is born with the name of the one that makes it */
+    unsigned long thread = PyThread_start_new_thread(body, arg);
+    pthread_setname_np(pthread_self(), own);
+    return thread == PYTHREAD_INVALID_THREAD_ID ? -1 : 0;
 }
 
 int module_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type, const char *name)

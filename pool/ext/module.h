@@ -46,6 +46,12 @@ int raise_error(int error, const char *what);
 /* Report the exception that is set, of a callback or finalizer, and go on. */
 void report_unraisable(PyObject *where);
 
+/*
+ * Start a thread of ours, which has this name from its first moment on: who is about to fork tells ours from others by it.
+ * 0 or -1, without an exception.
+ */
+int start_thread(const char *name, void (*body)(void *), void *arg);
+
 int module_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type, const char *name);
 
 extern PyType_Spec engine_spec, item_spec, group_spec, block_spec, view_spec;

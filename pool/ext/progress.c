@@ -137,7 +137,6 @@ static void progress_main(void *arg)
     sigset_t all; /* signals are for the thread that waits: here they would interrupt nobody */
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, NULL);
-    pthread_setname_np(pthread_self(), "shoal-progress");
     PyGILState_STATE gil = PyGILState_Ensure();
     engine->progress_thread = PyThread_get_thread_ident();
     progress_loop(engine);
@@ -155,7 +154,7 @@ static void start(struct engine *engine, bool tends)
     engine->progress_runs = true;
     engine->progress_tends = tends;
     Py_INCREF(engine);
-    if (PyThread_start_new_thread(progress_main, engine) == PYTHREAD_INVALID_THREAD_ID) {
+    if (start_thread("shoal-progress", progress_main, engine) < 0) {
         engine->progress_runs = false; /* callers still drain when they wait; only unattended progress is lost */
         Py_DECREF(engine);
     }

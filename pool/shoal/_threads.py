@@ -13,6 +13,7 @@ of forks, and nearly every process has some. CUDA's are.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import warnings
@@ -25,6 +26,15 @@ OURS = ("shoal", "iou-")  # names of native threads: the engine's, and those tha
 GPU = ("cuda",)
 
 _warned = False
+_filters = threading.RLock()  # held while they are changed: two threads may fork at a time
+
+
+def _free_filters() -> None:
+    if not _filters._is_owned():  # type: ignore[attr-defined]  # by another thread than the one that forked
+        _filters._at_fork_reinit()  # type: ignore[attr-defined]
+
+
+os.register_at_fork(after_in_child=_free_filters)
 
 
 def warn_before_fork() -> None:
@@ -53,7 +63,7 @@ def python_warning_only_if_true() -> Iterator[None]:
     Those hold no lock across a fork; anybody else's may, and then the warning is true.
     """
     if sys.version_info >= (3, 12) and _only_our_threads():
-        with warnings.catch_warnings():
+        with _filters, warnings.catch_warnings():
             warnings.filterwarnings("ignore", r".*multi-threaded.*fork\(\)", DeprecationWarning)
             yield
     else:
