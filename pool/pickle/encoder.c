@@ -289,6 +289,20 @@ int shoal__put_key(struct shoal_encoder *e, uintptr_t key)
     return shoal__raw(e, code, index < 256 ? 2 : 5);
 }
 
+int shoal__put(struct shoal_encoder *e, PyObject *obj)
+{
+    if (e->fast)
+        return 0;
+    if (e->protocol < 4 || !shoal_memo_has_room(&e->memo) || e->sink->cursor == e->sink->limit)
+        return shoal__put_key(e, (uintptr_t)obj);
+    struct shoal_memo_slot *slot = shoal_memo_place(&e->memo, (uintptr_t)obj);
+    if (slot->generation == e->memo.generation)
+        return shoal__put_key(e, (uintptr_t)obj);
+    shoal_memo_fill(&e->memo, slot, obj);
+    *e->sink->cursor++ = OP_MEMOIZE;
+    return 0;
+}
+
 int shoal__get_index(struct shoal_encoder *e, int64_t index)
 {
     if (index < 0) {

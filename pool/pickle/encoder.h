@@ -136,10 +136,7 @@ int shoal__empty_dict(struct shoal_encoder *e);
 int shoal__put_key(struct shoal_encoder *e, uintptr_t key);
 int shoal__get_index(struct shoal_encoder *e, int64_t index);
 
-static inline int shoal__put(struct shoal_encoder *e, PyObject *obj)
-{
-    return e->fast ? 0 : shoal__put_key(e, (uintptr_t)obj);
-}
+int shoal__put(struct shoal_encoder *e, PyObject *obj);
 
 static inline int64_t shoal__find(const struct shoal_encoder *e, PyObject *obj)
 {
@@ -152,6 +149,8 @@ void shoal__classes_clear(struct shoal_encoder *e); /* what is kept for classes 
 
 int shoal__save(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_without_id(struct shoal_encoder *e, PyObject *obj); /* does not ask persistent_id about obj itself */
+/* What is no str, int, float, bool or None; without persistent ids, and with no frame to be closed first. */
+int shoal__save_compound(struct shoal_encoder *e, PyObject *obj, PyTypeObject *type);
 int shoal__save_none(struct shoal_encoder *e);
 int shoal__save_bool(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_long(struct shoal_encoder *e, PyObject *obj);
@@ -168,6 +167,7 @@ int shoal__save_bytes_data(struct shoal_encoder *e, PyObject *exporter, const vo
 int shoal__save_bytearray(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_picklebuffer(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_tuple(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_usual_tuple(struct shoal_encoder *e, PyObject *obj); /* not in the memo; protocol 4 on, with a memo */
 int shoal__save_list(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_dict(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_list_or_dict(struct shoal_encoder *e, PyObject *obj); /* protocol 4 on, with a memo */
@@ -198,6 +198,8 @@ PyObject *shoal__find_own_reducer(struct shoal_encoder *e, PyObject *type);
 int shoal__set_dispatch_table(struct shoal_encoder_hooks *hooks, const struct shoal_pickle_state *state,
                               PyObject *table);
 int shoal__save_global(struct shoal_encoder *e, PyObject *obj, PyObject *name); /* name NULL: its own */
+/* By its own name if that leads to it. 1: written; 0: it does not, or must not; -1. */
+int shoal__save_if_importable(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_named(struct shoal_encoder *e, PyObject *obj, PyObject *module, PyObject *name); /* not followed */
 int shoal__save_type(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_function(struct shoal_encoder *e, PyObject *obj);
@@ -300,6 +302,10 @@ static inline int shoal__save_part(struct shoal_encoder *e, PyObject *obj)
             return shoal__save_none(e);
         if (type == &PyBool_Type)
             return shoal__save_bool(e, obj);
+        Py_INCREF(obj);
+        int result = shoal__save_compound(e, obj, type);
+        Py_DECREF(obj);
+        return result;
     }
     Py_INCREF(obj);
     int result = shoal__save(e, obj);
@@ -315,6 +321,10 @@ int shoal__attribute(PyObject *module, PyObject *dotted, PyObject **ret_found, P
 PyObject *shoal__whichmodule(struct shoal_pickle_state *state, PyObject *obj, PyObject *dotted);
 int shoal__is_registered(struct shoal_pickle_state *state, PyObject *module_name); /* by value, or its package is */
 int shoal__is_importable(struct shoal_encoder *e, PyObject *obj); /* 1: by reference, 0: by value, -1 */
+/* The name that obj gives itself: new reference, or NULL. */
+PyObject *shoal__own_name(struct shoal_pickle_state *state, PyObject *obj);
+/* The same as is_importable; name: its own, or NULL with an exception. Sets a new reference, or NULL. */
+int shoal__find_home(struct shoal_encoder *e, PyObject *obj, PyObject *name, PyObject **ret_module_name);
 
 /* ---- where the culprit sits; called with an exception set, when saving a part has failed ---- */
 

@@ -228,7 +228,11 @@ int shoal__save_without_id(struct shoal_encoder *e, PyObject *obj)
         return shoal__save_none(e);
     if (type == &PyBool_Type)
         return shoal__save_bool(e, obj);
+    return shoal__save_compound(e, obj, type);
+}
 
+int shoal__save_compound(struct shoal_encoder *e, PyObject *obj, PyTypeObject *type)
+{
     if ((type == &PyDict_Type || type == &PyList_Type) && e->protocol >= 4 && !e->fast &&
         !shoal__deep_is_reached(&e->stack)) {
         int result = shoal__save_list_or_dict(e, obj);
@@ -243,6 +247,12 @@ int shoal__save_without_id(struct shoal_encoder *e, PyObject *obj)
     if (type == &PyBytes_Type)
         return shoal__save_bytes(e, obj);
 
+    if (type == &PyTuple_Type && e->protocol >= 4 && !e->fast && !shoal__deep_is_reached(&e->stack)) {
+        int result = shoal__save_usual_tuple(e, obj);
+        if (result < 0)
+            shoal__path_culprit(e, obj);
+        return result;
+    }
     if (shoal__deep_is_reached(&e->stack))
         return shoal__deep_call(&e->stack, e->state, save_deeper, &(struct deeper){e, obj});
     int result;

@@ -3,18 +3,19 @@
  * save_array.c - numpy arrays, without asking them.
  *
  * What ndarray.__reduce_ex__(5) answers for an array that lies in one piece is always the same:
- * (numpy._core.numeric._frombuffer, (PickleBuffer, dtype, shape, "C")). Making that answer costs three microseconds,
+ * (numpy._core.numeric._frombuffer, (PickleBuffer, dtype, shape, order)). Making that answer costs three microseconds,
  * and asking the dtype another two; here the same call is written from the array's buffer. A dtype that numpy knows by
  * one character travels as dtype("<f8"), which gives the one object that there is of it.
  *
- * Within a pool an array that does not lie in one piece (a column, every second row) goes out of band as it is, and
- * is put together in the arena: one copy, where numpy makes bytes of it first.
+ * An array that does not lie in one piece (a column, every second row) goes as a copy that does. Within a pool a large
+ * one goes out of band as it is, and is put together in the arena: one copy, where numpy makes bytes of it first.
  *
  * Times have no buffer, and numpy writes them as bytes, copied thrice on their way. Within a pool they go as the
- * integers that they are, in either order.
+ * integers that they are.
  *
- * Left to numpy: subclasses, arrays of objects and of records, those in Fortran order, times, protocols below 5,
- * picklers that ask for persistent ids (they would miss the parts).
+ * Left to numpy: subclasses, arrays of objects, times elsewhere, those whose axes lie in another order, protocols below
+ * 5, picklers that ask for persistent ids (they would miss the parts), and what is in pieces for those with a
+ * buffer_callback (they expect it in band).
  */
 #include "encoder.h"
 
@@ -49,21 +50,46 @@ static int find_names(struct shoal_state_writer *writer)
         return -1;
     }
     PyErr_Clear();
+    PyObject *objects = dtype ? PyObject_CallFunction(dtype, "s", "O") : NULL;
+    if (dtype && !objects) {
+        Py_DECREF(dtype);
+        Py_XDECREF(maker);
+        return -1;
+    }
+    Py_XSETREF(writer->array_objects, objects);
     Py_XSETREF(writer->array_dtype, dtype);
     Py_XSETREF(writer->array_maker, maker ? maker : Py_NewRef(Py_None));
     return writer->array_maker != Py_None;
 }
 
-enum { ASK_NUMPY, IN_ONE_PIECE, IN_PIECES };
+enum how_sent { ASK_NUMPY, IN_ORDER, FORTRAN_ORDER, COPIED, IN_PIECES };
 
-static int kind_of(const struct shoal_encoder *e, const Py_buffer *view)
+/* In one piece all the same, which numpy keeps. */
+static bool has_axes_in_another_order(const Py_buffer *view)
 {
-    if (view->itemsize == 0 || view->len == 0 || view->suboffsets || !view->format || strpbrk(view->format, "OT"))
+    Py_ssize_t size = view->itemsize;
+    while (size < view->len) {
+        int axis = view->ndim - 1;
+        while (axis >= 0 && (view->strides[axis] != size || view->shape[axis] == 1))
+            axis--;
+        if (axis < 0)
+            return false;
+        size *= view->shape[axis];
+    }
+    return true;
+}
+
+static enum how_sent how_sent(const struct shoal_encoder *e, const Py_buffer *view)
+{
+    if (view->itemsize == 0 || view->len == 0 || view->suboffsets || !view->format || strchr(view->format, 'O'))
         return ASK_NUMPY;
     if (PyBuffer_IsContiguous(view, 'C'))
-        return IN_ONE_PIECE;
-    bool large = e->hooks.take && (size_t)view->len >= e->hooks.out_of_band_min;
-    return large && !PyBuffer_IsContiguous(view, 'F') ? IN_PIECES : ASK_NUMPY;
+        return IN_ORDER;
+    if (PyBuffer_IsContiguous(view, 'F'))
+        return FORTRAN_ORDER;
+    if (e->hooks.take && (size_t)view->len >= e->hooks.out_of_band_min)
+        return IN_PIECES;
+    return e->hooks.buffer_callback || has_axes_in_another_order(view) ? ASK_NUMPY : COPIED;
 }
 
 /* numpy has one object of each of these types, which dtype(name) gives. 1: written; 0: it is none of them; -1. */
@@ -85,25 +111,21 @@ static int save_known_dtype(struct shoal_encoder *e, PyObject *dtype)
     return result;
 }
 
-static int save_dtype(struct shoal_encoder *e, PyObject *array)
+static int save_dtype(struct shoal_encoder *e, PyObject *dtype)
 {
-    PyObject *dtype = PyObject_GetAttrString(array, "dtype");
-    if (!dtype)
-        return -1;
     int64_t index = shoal__find(e, dtype);
     int result = index >= 0 ? shoal__get_index(e, index) : save_known_dtype(e, dtype);
     if (index < 0 && result == 0)
         result = shoal__save(e, dtype);
-    Py_DECREF(dtype);
     return result < 0 ? -1 : 0;
 }
 
-static int save_shape(struct shoal_encoder *e, const Py_buffer *view)
+static int save_shape(struct shoal_encoder *e, const Py_buffer *view, bool reversed)
 {
     if (shoal__begin_tuple(e, view->ndim) < 0)
         return -1;
     for (int i = 0; i < view->ndim; i++) {
-        PyObject *length = PyLong_FromSsize_t(view->shape[i]);
+        PyObject *length = PyLong_FromSsize_t(view->shape[reversed ? view->ndim - 1 - i : i]);
         int result = length ? shoal__save_long(e, length) : -1;
         Py_XDECREF(length);
         if (result < 0)
@@ -112,41 +134,60 @@ static int save_shape(struct shoal_encoder *e, const Py_buffer *view)
     return shoal__end_tuple(e, view->ndim);
 }
 
-static int save_call(struct shoal_encoder *e, PyObject *array, PyObject *buffer, int kind)
+static int save_call(struct shoal_encoder *e, PyObject *dtype, PyObject *buffer, enum how_sent how)
 {
-    uint8_t order[] = {OP_SHORT_BINUNICODE, 1, 'C'};
+    const uint8_t order[] = {OP_SHORT_BINUNICODE, 1, how == FORTRAN_ORDER ? 'F' : 'C'};
     if (shoal__save(e, e->state->writer.array_maker) < 0 || shoal__begin_tuple(e, 4) < 0)
         return -1;
-    if ((kind == IN_PIECES ? shoal__op(e, OP_NEXT_BUFFER) : shoal__save_picklebuffer(e, buffer)) < 0)
+    if ((how == IN_PIECES ? shoal__op(e, OP_NEXT_BUFFER) : shoal__save_picklebuffer(e, buffer)) < 0)
         return -1;
-    if (save_dtype(e, array) < 0)
+    if (save_dtype(e, dtype) < 0)
         return -1;
     const Py_buffer *view = PyPickleBuffer_GetBuffer(buffer); /* the callback may have released it */
-    if (kind == IN_ONE_PIECE && view && !PyBuffer_IsContiguous(view, 'C'))
-        order[2] = 'F';
-    if (!view || save_shape(e, view) < 0 || shoal__raw(e, order, sizeof order) < 0 || shoal__end_tuple(e, 4) < 0 ||
-        shoal__op(e, OP_REDUCE) < 0)
+    if (!view || save_shape(e, view, how == FORTRAN_ORDER) < 0 || shoal__raw(e, order, sizeof order) < 0 ||
+        shoal__end_tuple(e, 4) < 0)
         return -1;
-    return shoal__put(e, array);
+    return shoal__op(e, OP_REDUCE);
 }
 
-/* The buffer of an array of times, as integers; NULL without an exception if it has no times. */
-static PyObject *buffer_of_times(const struct shoal_encoder *e, PyObject *array)
+/* Of something made from the array, which lies in order. New reference. */
+static PyObject *buffer_of_other(PyObject *other)
 {
-    if (!e->hooks.take)
-        return NULL;
-    PyObject *buffer = NULL, *dtype = PyObject_GetAttrString(array, "dtype");
-    PyObject *kind = dtype ? PyObject_GetAttrString(dtype, "kind") : NULL;
-    if (kind && PyUnicode_Check(kind) &&
-        (PyUnicode_CompareWithASCIIString(kind, "M") == 0 || PyUnicode_CompareWithASCIIString(kind, "m") == 0)) {
-        PyObject *integers = PyObject_CallMethod(array, "view", "s", "i8");
-        buffer = integers ? PyPickleBuffer_FromObject(integers) : NULL;
-        Py_XDECREF(integers);
-    }
-    Py_XDECREF(kind);
-    Py_XDECREF(dtype);
-    PyErr_Clear();
+    PyObject *buffer = other ? PyPickleBuffer_FromObject(other) : NULL;
+    Py_XDECREF(other);
     return buffer;
+}
+
+/* source: the array, or what has the same memory; own: its buffer. */
+static int save_buffer(struct shoal_encoder *e, PyObject *array, PyObject *source, PyObject *dtype, PyObject *own)
+{
+    enum how_sent how = how_sent(e, PyPickleBuffer_GetBuffer(own));
+    if (how == ASK_NUMPY)
+        return 0;
+    if (how == IN_PIECES) { /* before anything is written */
+        int taken = e->hooks.take(e->hooks.take_context, own);
+        if (taken < 0)
+            return -1;
+        how = taken ? IN_PIECES : COPIED;
+    }
+    PyObject *buffer = how == FORTRAN_ORDER ? buffer_of_other(PyObject_GetAttrString(source, "T"))
+                       : how == COPIED      ? buffer_of_other(PyObject_CallMethod(source, "copy", NULL))
+                                            : Py_NewRef(own);
+    int result = buffer && save_call(e, dtype, buffer, how) == 0 && shoal__put(e, array) == 0 ? 1 : -1;
+    Py_XDECREF(buffer);
+    return result;
+}
+
+/* An array of times as integers; NULL, perhaps with an exception: it has no times, or is to be asked. */
+static PyObject *integers_of_times(const struct shoal_encoder *e, PyObject *array, PyObject *dtype)
+{
+    PyObject *kind = e->hooks.take ? PyObject_GetAttrString(dtype, "kind") : NULL;
+    PyObject *integers = NULL;
+    if (kind && PyUnicode_Check(kind) &&
+        (PyUnicode_CompareWithASCIIString(kind, "M") == 0 || PyUnicode_CompareWithASCIIString(kind, "m") == 0))
+        integers = PyObject_CallMethod(array, "view", "s", "i8");
+    Py_XDECREF(kind);
+    return integers;
 }
 
 int shoal__save_array(struct shoal_encoder *e, PyObject *obj)
@@ -156,24 +197,20 @@ int shoal__save_array(struct shoal_encoder *e, PyObject *obj)
     int found = find_names(&e->state->writer);
     if (found <= 0)
         return found;
-    PyObject *buffer = PyPickleBuffer_FromObject(obj);
-    bool times = false;
-    if (!buffer) { /* a type without a format */
+    PyObject *dtype = PyObject_GetAttrString(obj, "dtype");
+    if (!dtype)
+        return -1;
+    PyObject *source = Py_NewRef(obj);
+    PyObject *buffer = dtype == e->state->writer.array_objects ? NULL : PyPickleBuffer_FromObject(obj);
+    if (!buffer && dtype != e->state->writer.array_objects) { /* a type without a format */
         PyErr_Clear();
-        buffer = buffer_of_times(e, obj);
-        if (!buffer)
-            return 0;
-        times = true;
+        Py_SETREF(source, integers_of_times(e, obj, dtype));
+        buffer = source ? PyPickleBuffer_FromObject(source) : NULL;
+        PyErr_Clear();
     }
-    const Py_buffer *view = PyPickleBuffer_GetBuffer(buffer);
-    int kind = kind_of(e, view);
-    if (times && kind == ASK_NUMPY && view->len > 0 && PyBuffer_IsContiguous(view, 'F'))
-        kind = IN_ONE_PIECE;
-    int result = kind != ASK_NUMPY;
-    if (kind == IN_PIECES) /* before anything is written: if it is not taken, numpy is asked */
-        result = e->hooks.take(e->hooks.take_context, buffer);
-    if (result > 0 && save_call(e, obj, buffer, kind) < 0)
-        result = -1;
-    Py_DECREF(buffer);
+    int result = buffer ? save_buffer(e, obj, source, dtype, buffer) : 0;
+    Py_XDECREF(buffer);
+    Py_XDECREF(source);
+    Py_DECREF(dtype);
     return result;
 }

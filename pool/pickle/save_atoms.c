@@ -174,6 +174,24 @@ static int save_bytearray_data(struct shoal_encoder *e, PyObject *obj, const voi
     return shoal__blob(e, header, sizeof header, data, (size_t)size, obj);
 }
 
+/* Without a view: no file's write() runs for so few. 1: written; 0: many, or they have changed meanwhile; -1. */
+static int save_small_bytearray(struct shoal_encoder *e, PyObject *obj)
+{
+    size_t size = (size_t)PyByteArray_GET_SIZE(obj);
+    if (size >= SHOAL_FRAME_SIZE_TARGET)
+        return 0;
+    uint8_t *at = shoal__room(e, 9 + size);
+    if (!at)
+        return -1;
+    if ((size_t)PyByteArray_GET_SIZE(obj) != size)
+        return 0;
+    at[0] = OP_BYTEARRAY8;
+    shoal__store_le(at + 1, (uint64_t)size, 8);
+    memcpy(at + 9, PyByteArray_AS_STRING(obj), size);
+    e->sink->cursor += 9 + size;
+    return 1;
+}
+
 int shoal__save_bytearray(struct shoal_encoder *e, PyObject *obj)
 {
     Py_ssize_t size = PyByteArray_GET_SIZE(obj);
@@ -188,6 +206,9 @@ int shoal__save_bytearray(struct shoal_encoder *e, PyObject *obj)
     int taken = save_taken(e, obj, size);
     if (taken != 0)
         return taken < 0 ? -1 : 0;
+    int written = save_small_bytearray(e, obj);
+    if (written != 0)
+        return written < 0 ? -1 : shoal__put(e, obj);
     /* The view keeps its size as it is while a file's write() runs. */
     Py_buffer view;
     if (PyObject_GetBuffer(obj, &view, PyBUF_SIMPLE) < 0)
@@ -213,6 +234,12 @@ static int is_in_band(struct shoal_encoder *e, PyObject *obj)
     return 1;
 }
 
+static int save_view(struct shoal_encoder *e, PyObject *obj, const Py_buffer *view, bool writable)
+{
+    return view->readonly && !writable ? shoal__save_bytes_data(e, obj, view->buf, view->len)
+                                       : save_bytearray_data(e, obj, view->buf, view->len);
+}
+
 int shoal__save_picklebuffer(struct shoal_encoder *e, PyObject *obj)
 {
     if (e->protocol < 5) {
@@ -222,29 +249,36 @@ int shoal__save_picklebuffer(struct shoal_encoder *e, PyObject *obj)
     const Py_buffer *view = PyPickleBuffer_GetBuffer(obj);
     if (!view)
         return -1;
-    if (view->suboffsets || !PyBuffer_IsContiguous(view, 'A')) {
+    bool is_row = view->ndim <= 1 && (!view->strides || view->strides[0] == view->itemsize) && !view->suboffsets;
+    if (!is_row && (view->suboffsets || !PyBuffer_IsContiguous(view, 'A'))) {
         PyErr_SetString(e->state->shared.pickling_error,
                         "PickleBuffer can not be pickled when pointing to a non-contiguous buffer");
         return -1;
     }
     /* In a pool an array arrives writable, as with protocols that copy it. */
     bool as_copy = e->hooks.take && !e->hooks.buffer_callback && shoal_is_array(view->obj);
-    int in_band = is_in_band(e, obj);
-    if (in_band < 0)
-        return -1;
-    view = PyPickleBuffer_GetBuffer(obj); /* the callback may have released it */
-    if (!view)
-        return -1;
+    int in_band = 1;
+    if (e->hooks.buffer_callback || e->hooks.take) {
+        in_band = is_in_band(e, obj);
+        view = in_band < 0 ? NULL : PyPickleBuffer_GetBuffer(obj); /* the callback may have released it */
+        if (!view)
+            return -1;
+    }
     if (!in_band) {
         e->buffers_taken++;
         const uint8_t code[] = {OP_NEXT_BUFFER, OP_READONLY_BUFFER};
         return shoal__raw(e, code, view->readonly && !as_copy ? 2 : 1);
     }
+    if (view->len < SHOAL_FRAME_SIZE_TARGET) { /* no file's write() runs; making room may let others run */
+        if (!shoal__room(e, (size_t)view->len + 9) || !(view = PyPickleBuffer_GetBuffer(obj)))
+            return -1;
+        if (view->len < SHOAL_FRAME_SIZE_TARGET)
+            return save_view(e, obj, view, as_copy) < 0 ? -1 : shoal__put(e, obj);
+    }
     Py_buffer held; /* keeps the memory while a file's write() runs */
     if (PyObject_GetBuffer(obj, &held, PyBUF_FULL_RO) < 0)
         return -1;
-    int result = held.readonly && !as_copy ? shoal__save_bytes_data(e, obj, held.buf, held.len)
-                               : save_bytearray_data(e, obj, held.buf, held.len);
+    int result = save_view(e, obj, &held, as_copy);
     PyBuffer_Release(&held);
     return result < 0 ? -1 : shoal__put(e, obj);
 }

@@ -2,9 +2,9 @@
 /*
  * save_bulk.c - runs of simple objects, which most data consist of, with the cursor in a register.
  *
- * Simple are None, bools, ints of one digit, floats and short strings (ASCII up to 255 characters, others up to 63), in
- * protocols from 2 on (strings from 4 on), without persistent_id and fast mode. What is written is what the functions
- * of each kind write.
+ * Simple are None, bools, ints of one digit, floats, the empty tuple, short bytes and strings (ASCII up to 255
+ * characters, others up to 63), and what is in the memo already, in protocols from 2 on (bytes and strings from 4 on),
+ * without persistent_id and fast mode. What is written is what the functions of each kind write.
  *
  * Nothing here runs other code, allocates, or gives the GIL away: so a run needs no references of its own and no
  * looking whether its container has changed. Each run ends before the end of the sink and of the frame comes near,
@@ -21,7 +21,8 @@ enum {
 struct bulk {
     struct shoal_memo *memo;
     const uint8_t *stop;   /* the cursor up to which another two objects may be written */
-    size_t memo_count_max; /* 0: no strings */
+    size_t memo_count_max; /* 0: no strings or bytes */
+    size_t bytes_max;
     bool sparse;
     bool by_text;          /* there are classes by value, and an interned string may be one of theirs (save_str.c) */
 };
@@ -44,6 +45,9 @@ static inline bool bulk_begin(struct shoal_encoder *e, struct bulk *bulk)
     bulk->memo = &e->memo;
     /* Within a class by value strings are known by what they say (save_str.c). */
     bulk->memo_count_max = e->protocol >= 4 && e->memo.keys && !e->in_class ? (e->memo.mask + 1) / 2 : 0;
+    bulk->bytes_max = STR_SIZE_MAX;
+    if (e->hooks.out_of_band_min > 0 && e->hooks.out_of_band_min <= STR_SIZE_MAX)
+        bulk->bytes_max = e->hooks.out_of_band_min - 1;
     bulk->sparse = e->sparse;
     bulk->by_text = e->texts != NULL;
     return true;
@@ -120,6 +124,34 @@ static inline uint8_t *store_str(const struct bulk *bulk, uint8_t *at, PyObject 
     return at + 1;
 }
 
+static uint8_t *store_bytes(const struct bulk *bulk, uint8_t *at, PyObject *bytes, struct shoal_memo_slot *slot)
+{
+    size_t size = (size_t)PyBytes_GET_SIZE(bytes);
+    struct shoal_memo *memo = bulk->memo;
+    if (size > bulk->bytes_max || memo->count >= bulk->memo_count_max || memo->count > UINT32_MAX)
+        return NULL;
+    shoal_memo_fill(memo, slot, bytes);
+    at[0] = OP_SHORT_BINBYTES;
+    at[1] = (uint8_t)size;
+    at = copy_short(at + 2, (const uint8_t *)PyBytes_AS_STRING(bytes), size);
+    *at = OP_MEMOIZE;
+    return at + 1;
+}
+
+/* Members of enums, functions, shared parts: mostly not the first time that they are met. Tuples mostly are. */
+static uint8_t *store_met(const struct bulk *bulk, uint8_t *at, PyObject *obj, PyTypeObject *type)
+{
+    struct shoal_memo_slot *slot = shoal_memo_place(bulk->memo, (uintptr_t)obj);
+    if (slot->generation == bulk->memo->generation)
+        return store_get(at, slot->index);
+    if (type == &PyBytes_Type)
+        return store_bytes(bulk, at, obj, slot);
+    if (type != &PyTuple_Type || PyTuple_GET_SIZE(obj) > 0)
+        return NULL;
+    *at = OP_EMPTY_TUPLE;
+    return at + 1;
+}
+
 /* The cursor after it, or NULL: it is not simple, and nothing was written. */
 static inline uint8_t *store_simple(const struct bulk *bulk, uint8_t *at, PyObject *obj)
 {
@@ -135,8 +167,10 @@ static inline uint8_t *store_simple(const struct bulk *bulk, uint8_t *at, PyObje
         *at = OP_NONE;
     else if (type == &PyBool_Type)
         *at = obj == Py_True ? OP_NEWTRUE : OP_NEWFALSE;
+    else if (type == &PyDict_Type || type == &PyList_Type)
+        return NULL; /* these are looked up and entered with one probe */
     else
-        return NULL;
+        return store_met(bulk, at, obj, type);
     return at + 1;
 }
 

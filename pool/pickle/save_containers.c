@@ -54,6 +54,29 @@ int shoal__save_tuple(struct shoal_encoder *e, PyObject *obj)
     return shoal__put(e, obj);
 }
 
+int shoal__save_usual_tuple(struct shoal_encoder *e, PyObject *obj)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(obj);
+    if (n == 0)
+        return shoal__op(e, OP_EMPTY_TUPLE);
+    if ((n > 3 && shoal__op(e, OP_MARK) < 0) || save_parts(e, obj, n) < 0)
+        return -1;
+    uint8_t *at = shoal__room(e, 2);
+    if (!at)
+        return -1;
+    struct shoal_memo_slot *slot = shoal_memo_place(&e->memo, (uintptr_t)obj);
+    if (slot->generation == e->memo.generation)
+        return instead_of_tuple(e, slot->index, n, n > 3);
+    at[0] = (uint8_t)(n > 3 ? OP_TUPLE : OP_TUPLE1 + n - 1);
+    e->sink->cursor++;
+    if (!shoal_memo_has_room(&e->memo))
+        return shoal__put(e, obj);
+    shoal_memo_fill(&e->memo, slot, obj);
+    at[1] = OP_MEMOIZE;
+    e->sink->cursor++;
+    return 0;
+}
+
 /* ---- list ---- */
 
 /* Within what travels by value, for which one definition is to give one stream. 1: written; 0: by their hashes; -1. */
@@ -390,7 +413,7 @@ static Py_ssize_t save_members(struct shoal_encoder *e, PyObject *set, Py_ssize_
     PyObject *item;
     Py_hash_t hash;
     Py_ssize_t n = 0;
-    while (n < most && _PySet_NextEntry(set, position, &item, &hash)) {
+    while (n < most && n < PySet_GET_SIZE(set) && _PySet_NextEntry(set, position, &item, &hash)) {
         if (shoal__save_part(e, item) < 0) {
             shoal__path_step(e, "member", set, NULL);
             return -1;

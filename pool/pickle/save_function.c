@@ -237,9 +237,9 @@ static int save_by_value(struct shoal_encoder *e, PyFunctionObject *f, PyObject 
 
 int shoal__save_function(struct shoal_encoder *e, PyObject *obj)
 {
-    int importable = shoal__is_importable(e, obj);
-    if (importable != 0)
-        return importable < 0 ? -1 : shoal__save_global(e, obj, NULL);
+    int written = shoal__save_if_importable(e, obj);
+    if (written != 0)
+        return written < 0 ? -1 : 0;
     PyObject *code = Py_NewRef(((PyFunctionObject *)obj)->func_code); /* user code may give it another meanwhile */
     e->by_value++;
     int result = code == e->state->writer.single_dispatch_code ? shoal__save_single_dispatch(e, obj)

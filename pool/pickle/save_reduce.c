@@ -261,20 +261,20 @@ int shoal__save_any_reduce(struct shoal_encoder *e, PyObject *value, PyObject *o
     return shoal__save_reduced(e, value, obj);
 }
 
-/* The usual case, without making a bound method: an instance that cannot have attributes of its own, so that its type
- * alone says which method it is. Where the type has its own __reduce__ and leaves __reduce_ex__ to object, that calls
- * the former. */
+/* The usual case, without making a bound method. Of an instance that cannot have attributes of its own the type alone
+ * says which method it is: where the type has its own __reduce__ and leaves __reduce_ex__ to object, that calls the
+ * former. */
 static PyObject *reduce_by_type(struct shoal_encoder *e, PyObject *obj, bool *ret_done)
 {
     const struct shoal_state_names *names = &e->state->names;
     PyTypeObject *type = Py_TYPE(obj);
     PyObject *reduce_ex = NULL;
-    if (type->tp_getattro == PyObject_GenericGetAttr && type->tp_dictoffset == 0)
+    if (type->tp_getattro == PyObject_GenericGetAttr)
         reduce_ex = _PyType_Lookup(type, names->reduce_ex); /* borrowed, compared only */
     *ret_done = reduce_ex != NULL;
     if (!reduce_ex)
         return NULL;
-    if (reduce_ex == e->state->writer.object_reduce_ex) {
+    if (type->tp_dictoffset == 0 && reduce_ex == e->state->writer.object_reduce_ex) {
         PyObject *reduce = _PyType_Lookup(type, names->reduce);
         if (reduce && reduce != e->state->writer.object_reduce)
             return PyObject_CallMethodNoArgs(obj, names->reduce);

@@ -30,6 +30,19 @@ static int save_module(struct shoal_encoder *e, PyObject *obj, const struct shoa
     return shoal__save_module(e, obj) < 0 ? -1 : 1;
 }
 
+/* Asked, it gives its name, which would be looked for in each module there is. */
+static int save_ellipsis(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
+{
+    if (e->protocol < 4) /* Python 2's name */
+        return 0;
+    PyObject *module = PyUnicode_InternFromString("builtins");
+    PyObject *name = PyUnicode_InternFromString(obj == Py_Ellipsis ? "Ellipsis" : "NotImplemented");
+    int result = module && name && shoal__save_named(e, obj, module, name) == 0 ? 1 : -1;
+    Py_XDECREF(module);
+    Py_XDECREF(name);
+    return result;
+}
+
 static int save_code(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     return shoal__save_code(e, obj) < 0 ? -1 : 1;
@@ -115,9 +128,9 @@ static bool may_be_type_parameter(PyTypeObject *type)
 
 static int save_type_parameter(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
-    int importable = shoal__is_importable(e, obj);
-    if (importable != 0)
-        return importable < 0 ? -1 : 0;
+    int written = shoal__save_if_importable(e, obj);
+    if (written != 0)
+        return written;
     PyObject *describe = shoal__rebuild_helper(&e->state->writer.describe_parameter, "_describe_type_parameter");
     PyObject *arguments = describe ? PyObject_CallOneArg(describe, obj) : NULL;
     if (arguments == Py_None) {
@@ -136,6 +149,8 @@ static shoal_special_saver saver_of_builtin(PyTypeObject *type)
         shoal_special_saver save;
     } known[] = {
         {&PyCode_Type, save_code},
+        {&PyEllipsis_Type, save_ellipsis},
+        {Py_TYPE(Py_NotImplemented), save_ellipsis},
         {&PyCell_Type, save_cell},
         {&PyMethod_Type, shoal__save_method},
         {&PyProperty_Type, shoal__save_property},

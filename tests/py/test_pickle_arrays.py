@@ -39,6 +39,14 @@ ARRAYS = {
     "fortran": lambda: np.asfortranarray(np.arange(12.0).reshape(3, 4)),
     "transposed": lambda: np.arange(24.0).reshape(2, 3, 4).transpose(1, 0, 2),
     "column": lambda: np.arange(12.0).reshape(3, 4)[:, 1],
+    "every-second": lambda: np.arange(12)[::2],
+    "backwards": lambda: np.arange(12.0).reshape(3, 4)[::-1, ::-2],
+    "one-value": lambda: np.broadcast_to(np.float64(3), (2, 3)),
+    "part-of-fortran": lambda: np.asfortranarray(np.arange(12.0).reshape(3, 4))[1:],
+    "fortran-read-only": lambda: read_only(np.asfortranarray(np.arange(12.0).reshape(3, 4))),
+    "mixed-records": lambda: np.zeros((2, 2), [("a", "i4"), ("b", [("c", "f8", 2), ("d", "S3")])]),
+    "aligned-records": lambda: np.zeros(4, np.dtype([("a", "i1"), ("b", "f8")], align=True))[::3],
+    "records-of-objects": lambda: np.array([(1, "x")], [("a", "i4"), ("b", object)]),
     "read-only": lambda: read_only(np.arange(3)),
     "subclass": lambda: np.arange(3).view(Labelled),
     "masked": lambda: np.ma.masked_array([1, 2], [True, False]),
@@ -51,7 +59,7 @@ def assert_alike(copy, expected):
     assert type(copy) is type(expected)
     assert copy.dtype == expected.dtype and copy.shape == expected.shape and copy.strides == expected.strides
     assert copy.flags.writeable == expected.flags.writeable
-    assert copy.tolist() == expected.tolist()
+    assert repr(copy.tolist()) == repr(expected.tolist())
 
 
 @pytest.mark.filterwarnings("ignore:.*metadata")
