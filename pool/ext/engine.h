@@ -12,9 +12,10 @@
  * The parent's ledger is private: struct entry (one for each slot in use), struct pending (no slot yet). Nothing in
  * shared memory is believed that does not fit the ledger.
  *
- * Files: engine.c its making; engine_end.c its end; engine_type.c the type; submit.c encode and publish; drain.c read
- * the result rings; wait.c sleep until something is done; recover.c a worker has died; progress.c the thread behind it
- * all; worker.c the loop in the child; worker_result.c how it answers; attach.c a child that inherited nothing.
+ * Files: engine.c its making; engine_end.c its end; engine_type.c the type; submit.c encode and publish;
+ * submit_memory.c wait for room; drain.c read the result rings; wait.c sleep until something is done; recover.c a worker
+ * has died; progress.c the thread behind it all; worker.c the loop in the child; worker_result.c how it answers;
+ * attach.c a child that inherited nothing.
  */
 #ifndef SHOAL_EXT_ENGINE_H
 #define SHOAL_EXT_ENGINE_H
@@ -210,6 +211,13 @@ int engine_revoke(struct engine *engine, struct owner *owner); /* 1: taken back,
 void block_list_release(struct engine *engine, struct block_list *list);
 void pending_free(struct engine *engine, struct pending *pending);
 void entry_finish(struct engine *engine, uint32_t slot); /* frees the slot and all that it held */
+
+/* submit_memory.c */
+#define BACKLOG_FREE_BYTES (UINT64_C(1) << 20) /* never worth waiting for */
+bool memory_may_come(int error);
+int memory_await_block(struct engine *engine, uint64_t bytes, uint64_t *ret_offset); /* 0, or -1 with an exception */
+/* Before anything is written: is there room for more in the backlog? 1: it would have to wait. */
+int memory_await_backlog(struct engine *engine, bool may_wait);
 
 /* drain.c */
 int engine_drain(struct engine *engine); /* how many results came; never blocks, runs no user code */

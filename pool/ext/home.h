@@ -15,6 +15,7 @@ struct home {
     struct shoal_arena *arena; /* NULL: another process's */
     struct shoal_shadow *shadow; /* private views of the region; NULL until the first */
     uint64_t budget_bytes;
+    uint64_t backlog_bytes; /* on the heap: streams of tasks that wait for a slot */
     uint64_t uses; /* grows when memory is taken: between two looks at it, was there any? */
     uint64_t epoch; /* module_state.fork_epoch of the process that made it */
     long references;

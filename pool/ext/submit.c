@@ -49,9 +49,16 @@ static int block_list_from(struct engine *engine, const struct outgoing *out, st
     return 0;
 }
 
+static void drop_stream(struct engine *engine, struct pending *pending)
+{
+    if (pending->stream != NULL)
+        engine->home->backlog_bytes -= sizeof *pending + pending->stream_bytes;
+    PyMem_RawFree(pending->stream);
+}
+
 void pending_free(struct engine *engine, struct pending *pending)
 {
-    PyMem_RawFree(pending->stream);
+    drop_stream(engine, pending);
     if (pending->block != HOME_NO_BLOCK)
         shoal_arena_release(engine->home->arena, pending->block);
     block_list_release(engine, &pending->shared);
@@ -175,7 +182,7 @@ void engine_feed(struct engine *engine)
             engine->backlog_end = &engine->backlog;
         engine->backlog_count--;
         publish(engine, (uint32_t)slot, pending, in_ring == 1);
-        PyMem_RawFree(pending->stream);
+        drop_stream(engine, pending);
         PyMem_RawFree(pending);
         published++;
     }
@@ -194,47 +201,13 @@ static int queue_pending(struct engine *engine, const struct pending *ready, uin
     }
     *pending = *ready;
     pending->stream = stream;
+    if (stream != NULL)
+        engine->home->backlog_bytes += sizeof *pending + pending->stream_bytes;
     pending->next = NULL;
     *engine->backlog_end = pending;
     engine->backlog_end = &pending->next;
     engine->backlog_count++;
     return 0;
-}
-
-/* ---- memory for the message's block ---- */
-
-struct memory_wait {
-    struct engine *engine;
-    uint64_t bytes, offset;
-    int error;
-    bool settled; /* asked again, it answers the same: whoever drains may ask on behalf of the one who waits */
-};
-
-static bool memory_there(void *arg)
-{
-    struct memory_wait *wait = arg;
-    if (wait->settled)
-        return true;
-    wait->error = shoal_arena_alloc(wait->engine->home->arena, wait->bytes, &wait->offset);
-    if (wait->error != -EDQUOT && wait->error != -ENOMEM && wait->error != -ENOSPC)
-        wait->settled = true;
-    else
-        wait->settled = engine_all_done(wait->engine) || wait->engine->dead;
-    return wait->settled;
-}
-
-static int raise_no_room(struct engine *engine, uint64_t bytes, int error)
-{
-    if (engine_check(engine) < 0)
-        return -1;
-    if (error == -EDQUOT || error == -E2BIG)
-        PyErr_Format(PyExc_MemoryError,
-                     "the arguments need %llu bytes of shared memory, the arena's budget is %llu; send less at a time, "
-                     "free arrays that lie in the arena, or raise SHOAL_ARENA_LIMIT",
-                     (unsigned long long)bytes, (unsigned long long)engine->home->budget_bytes);
-    else
-        raise_error(error, "no shared memory for the arguments");
-    return -1;
 }
 
 struct submission {
@@ -251,24 +224,21 @@ static int allocate(struct submission *submission, uint64_t stream_bytes, uint64
     struct outgoing *out = &submission->out;
     uint64_t bytes = outgoing_block_bytes(out, stream_bytes);
     int error = shoal_arena_alloc(engine->home->arena, bytes, ret_offset);
-    if (error == -EDQUOT || error == -ENOMEM || error == -ENOSPC) {
-        if (!submission->may_wait)
-            return 1;
+    if (error < 0 && !submission->may_wait && memory_may_come(error))
+        return 1;
+    if (error < 0) {
         if (submission->ring_held) { /* others may need the ring while we wait */
             if (outgoing_in_ring(out) && out->sink.grow(&out->sink, 0) < 0)
                 return -1;
             engine->tasks.busy = submission->ring_held = false;
             bytes = outgoing_block_bytes(out, stream_bytes);
         }
-        struct memory_wait wait = {.engine = engine, .bytes = bytes};
-        if (engine_wait(engine, memory_there, &wait, -1) < 0)
+        if (memory_await_block(engine, bytes, ret_offset) < 0)
             return -1;
-        error = wait.error;
-        *ret_offset = wait.offset;
     }
     *ret_bytes = bytes;
     progress_tend(engine, bytes);
-    return error < 0 ? raise_no_room(engine, bytes, error) : 0;
+    return 0;
 }
 
 /* ---- one submission ---- */
@@ -381,7 +351,7 @@ fail:
 
 int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *triple)
 {
-    if (engine_check(engine) < 0)
+    if (engine_check(engine) < 0 || memory_await_backlog(engine, true) < 0)
         return -1;
     struct submission submission;
     if (submission_begin(&submission, engine, true) < 0)
@@ -400,14 +370,15 @@ int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *tri
 int engine_submit_batch(struct engine *engine, struct owner *owner, PyObject *function, PyObject *const *items,
                         uint32_t count, uint32_t first_item, bool star, bool may_wait)
 {
-    if (engine_check(engine) < 0)
-        return -1;
+    int error = engine_check(engine) < 0 ? -1 : memory_await_backlog(engine, may_wait);
+    if (error != 0)
+        return error;
     struct submission submission;
     if (submission_begin(&submission, engine, may_wait) < 0)
         return -1;
     struct pending ready = {
         .flags = TASK_BATCH | (star ? TASK_STAR : 0), .item_count = count, .first_item = first_item};
-    int error = outgoing_section(&submission.out, submission.encoder, function);
+    error = outgoing_section(&submission.out, submission.encoder, function);
     engine->function_failed = error < 0;
     submission.out.root = "element";
     for (uint32_t i = 0; i < count && error == 0; i++) {

@@ -68,6 +68,45 @@ def test_more_than_the_budget_goes_through_bit_by_bit(fresh_python):
     assert done.stdout.split() == ["512", "256", "256"]
 
 
+def test_what_waits_for_its_turn_counts_and_a_submitter_waits_for_room(fresh_python):
+    done = fresh_python(
+        """
+        import time, shoal
+        data = [float(n) for n in range(3000)]  # 27 KB, in the stream itself
+        most = 0
+        with shoal.ProcessPoolExecutor(2) as executor:
+            futures = []
+            for _ in range(5000):
+                futures.append(executor.submit(lambda data: time.sleep(0.0002), data))
+                most = max(most, executor._engine.stats()["backlog"])
+            print(most * 27_000 >> 20, sum(future.result() is None for future in futures))
+        """,
+        env={"SHOAL_ARENA_LIMIT": "32M"},
+    )
+    waiting_mib, done = done.stdout.split()
+    assert int(waiting_mib) < 32
+    assert int(done) == 5000
+
+
+def test_results_that_are_kept_are_not_of_the_budget(fresh_python):
+    done = fresh_python(
+        """
+        import numpy, shoal
+        def make(number):
+            return numpy.full(10 << 20, number, "u1")
+        with shoal.Pool(2) as pool:
+            kept = [pool.apply(make, (n,)) for n in range(10)]
+            kept += list(pool.imap(make, range(10, 20)))
+            kept += pool.map(make, range(20, 30))
+            later = [pool.apply_async(make, (n,)) for n in range(30, 40)]
+            kept += [result.get() for result in later]
+        print(all((data == n).all() for n, data in enumerate(kept)), sum(map(len, kept)) >> 20)
+        """,
+        env={"SHOAL_ARENA_LIMIT": "100M"},
+    )
+    assert done.stdout == "True 400\n"
+
+
 def test_a_senseless_arena_limit_is_refused(fresh_python):
     done = fresh_python("import shoal; shoal.Pool(1)", env={"SHOAL_ARENA_LIMIT": "plenty"}, check=False)
     assert done.returncode == 1
