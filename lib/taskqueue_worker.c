@@ -65,6 +65,12 @@ static void pass_on(struct shoal_taskqueue *queue, unsigned worker)
         shoal__queue_wake(queue, 1, (int)worker);
 }
 
+void shoal_taskqueue_leave(struct shoal_taskqueue *queue, unsigned worker)
+{
+    if (worker < queue->worker_count)
+        pass_on(queue, worker);
+}
+
 /* ---- claim ---- */
 
 /* READY -> CLAIMED, if the slot still is what the entry says. */

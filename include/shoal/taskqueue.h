@@ -165,6 +165,9 @@ SHOAL_API int shoal_taskqueue_start(struct shoal_taskqueue *queue, unsigned work
  */
 SHOAL_API void shoal_taskqueue_returning(struct shoal_taskqueue *queue, unsigned worker);
 
+/* We shall not claim any more, although we said that we should: if a task was left to us, another is woken for it. */
+SHOAL_API void shoal_taskqueue_leave(struct shoal_taskqueue *queue, unsigned worker);
+
 /*
  * Nothing to do: spin if it is our turn, then announce, look again, sleep on our bell. Returns > 0 when there may be
  * work or the bell was rang for another reason, 0 at the deadline, -EINTR on a signal. `extra` (may be NULL) is asked

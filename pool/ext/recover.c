@@ -204,6 +204,7 @@ static void recover_worker(struct engine *engine, unsigned index, const struct s
     engine_close_process(worker);
     shoal_taskqueue_bury(engine->queue, index);
     recover_slots(engine, index, pid, end);
+    shoal_taskqueue_wake(engine->queue); /* for what was requeued: the replacement may never come up */
     engine_free_lease(engine, worker);
     shoal_arena_forget(engine->home->arena, engine->first_holder + index);
     shoal_ring_reset(worker->results);

@@ -356,5 +356,7 @@ PyObject *engine_work(struct engine *engine, PyObject *args)
     }
     if (set_up(engine, setup) != 0)
         return PyLong_FromLong(1);
-    return PyLong_FromLong(serve(engine));
+    int code = serve(engine);
+    shoal_taskqueue_leave(engine->queue, index); /* exit functions may take long */
+    return PyLong_FromLong(code);
 }

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test_taskqueue.c - each step of a task, one after the other, and what is scribbled over. */
+/*
+ * test_taskqueue.c - each step of a task, one after the other, and what is scribbled over.
+ *
+ * Why this file is long: it is one structure, whose steps all need the same fixture.
+ */
 #include <shoal/taskqueue.h>
 
 #include "support.h"
@@ -424,6 +428,21 @@ static void who_claims_and_leaves_work_behind_wakes_the_next(void)
     tear_down(&f);
 }
 
+static void who_leaves_instead_of_claiming_wakes_the_next(void)
+{
+    struct fixture f;
+    if (!set_up(&f, 16, 4, 0))
+        return;
+    lie_down(&f, 1, 1);
+    shoal_taskqueue_returning(f.queue, 0);
+    submit(&f, 1);
+    ASSERT_EQ(shoal_taskqueue_wake(f.queue), 0); /* left to worker 0, which has served its number of tasks */
+    shoal_taskqueue_leave(f.queue, 0);
+    ASSERT_EQ(was_rung(&f, 1), true);
+    ASSERT_EQ(shoal_taskqueue_spinner(f.queue), -1);
+    tear_down(&f);
+}
+
 static void a_death_undoes_what_others_were_told(void)
 {
     struct fixture f;
@@ -492,6 +511,7 @@ int main(void)
         { "no more are woken than there are tasks less those who come",
           no_more_are_woken_than_there_are_tasks_less_those_who_come },
         { "who claims and leaves work behind wakes the next", who_claims_and_leaves_work_behind_wakes_the_next },
+        { "who leaves instead of claiming wakes the next", who_leaves_instead_of_claiming_wakes_the_next },
         { "a death undoes what others were told", a_death_undoes_what_others_were_told },
         { "a wait ends for what it should", a_wait_ends_for_what_it_should },
     };
