@@ -116,6 +116,7 @@ struct task_ring {
 struct worker {
     struct shoal_ring *results, *orders;
     struct shoal_peer peer; /* pidfd -1: no process */
+    bool stillborn;         /* it was dead before it could be watched; its pidfd is an eventfd, readable */
     int status_fd;          /* not our child: who forked it says here how it ended; -1 otherwise */
     uint64_t lease, lease_bytes;
     uint64_t wanted_bytes; /* asked for and not granted yet */

@@ -18,8 +18,9 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/eventfd.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #define FAILED_STARTS_MAX(engine) (3u * (engine)->worker_count + 3u)
 #define STATUS_WAIT_NS INT64_C(1000000000)
@@ -32,6 +33,7 @@ void engine_close_process(struct worker *worker)
     if (worker->status_fd >= 0)
         close(worker->status_fd);
     worker->status_fd = -1;
+    worker->stillborn = false;
 }
 
 /*
@@ -60,7 +62,8 @@ static void read_status(struct worker *worker, struct shoal_peer_exit *end)
 /* 1 and how it ended if it is dead, 0 if it lives. */
 static int reap(struct worker *worker, struct shoal_peer_exit *ret_end)
 {
-    int dead = shoal_peer_reap(&worker->peer, ret_end);
+    *ret_end = (struct shoal_peer_exit){.known = false};
+    int dead = worker->stillborn ? 1 : shoal_peer_reap(&worker->peer, ret_end);
     if (dead == 1 && !ret_end->known && worker->status_fd >= 0)
         read_status(worker, ret_end);
     return dead;
@@ -272,13 +275,14 @@ static int watch(struct engine *engine, unsigned index, PyObject *started)
     int error = shoal_peer_open((pid_t)pid, &worker->peer);
     if (error == 0)
         return 0;
-    if (error == -ESRCH && status_fd >= 0) { /* it is dead and reaped already */
-        struct shoal_peer_exit end = {.known = false};
-        read_status(worker, &end);
-        PyObject *lost = make_lost(engine, index, pid, &end, "while it was started");
-        if (lost != NULL)
-            PyErr_SetObject((PyObject *)Py_TYPE(lost), lost);
-        Py_XDECREF(lost);
+    if (error == -ESRCH) {
+        /* Dead and reaped already, by somebody else. What it may have handed in counts as that of any dead worker. */
+        worker->peer.pid = pid;
+        worker->peer.pidfd = eventfd(1, EFD_CLOEXEC);
+        worker->stillborn = true;
+        if (worker->peer.pidfd >= 0)
+            return 0;
+        raise_error(-errno, "cannot watch a worker");
     } else {
         kill(pid, SIGKILL);
         if (status_fd < 0)

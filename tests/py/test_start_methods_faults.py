@@ -249,6 +249,29 @@ def test_an_initializers_argument_that_cannot_be_unpickled_breaks_the_pool(metho
             pool.apply(square, (1,))
 
 
+@pytest.mark.parametrize(
+    ("initializer", "argument", "said"),
+    [(int, "x", "the initializer raised ValueError: invalid"), (os._exit, 7, "ended with exit code 7: workers die")],
+)
+def test_what_a_worker_said_counts_that_was_dead_before_it_could_be_watched(
+    no_main, monkeypatch, initializer, argument, said
+):
+    from multiprocessing import forkserver
+
+    read = forkserver.read_signed
+
+    def read_late(descriptor):
+        pid = read(descriptor)
+        while psutil.pid_exists(pid):
+            time.sleep(0.001)
+        return pid
+
+    monkeypatch.setattr(forkserver, "read_signed", read_late)
+    with shoal.Pool(1, initializer, (argument,), context="forkserver") as pool:
+        with pytest.raises(shoal.PoolBroken, match=said):
+            pool.apply(square, (1,))
+
+
 def test_an_interpreter_that_cannot_be_started_is_an_error_not_a_hang(fresh_python):
     source = """
         import multiprocessing, shoal
