@@ -20,6 +20,7 @@ extern PyType_Spec shoal__pickler_spec;
 extern PyType_Spec shoal__memo_proxy_spec;
 extern PyMethodDef shoal__pickler_functions[]; /* pickler_type.c */
 extern PyMethodDef shoal__dump_functions[];    /* dumps.c */
+extern PyMethodDef shoal__explain_functions[]; /* explain_skip.c */
 extern PyMethodDef shoal__rebuild_functions[]; /* rebuild.c */
 extern PyMethodDef shoal__rebuild_class_functions[]; /* rebuild_class.c */
 extern PyMethodDef shoal__rebuild_dataclass_functions[]; /* rebuild_dataclass.c */

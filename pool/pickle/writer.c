@@ -116,7 +116,8 @@ int shoal_pickle__writer_init(struct shoal_pickle_state *state, PyObject *module
         PyObject_SetAttrString(module, "_by_value_modules", writer->by_value_modules) < 0)
         return -1;
     if (shoal_pickle__add_functions(module, shoal__dump_functions) < 0 ||
-        shoal_pickle__add_functions(module, shoal__pickler_functions) < 0)
+        shoal_pickle__add_functions(module, shoal__pickler_functions) < 0 ||
+        shoal_pickle__add_functions(module, shoal__explain_functions) < 0)
         return -1;
     if (shoal_pickle__add_functions(module, shoal__rebuild_class_functions) < 0 ||
         shoal_pickle__add_functions(module, shoal__rebuild_dataclass_functions) < 0)

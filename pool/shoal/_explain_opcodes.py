@@ -9,9 +9,9 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from shoal._explain_roles import QUOTED, as_tuple, reference, resolved, value_text
+from shoal._explain_roles import PASSED, QUOTED, as_tuple, reference, resolved, value_text
 from shoal._explain_settle import owner_of_items
-from shoal._explain_shapes import called
+from shoal._explain_shapes import called, is_plain_call
 from shoal._explain_state import built
 from shoal._parts import ATOMS, Part
 
@@ -107,9 +107,8 @@ def _dict_of_marked(reader: Reader) -> None:
 
 def _add_items(reader: Reader, items: list[Part], why: str) -> None:
     into = resolved(reader.top())
-    first = len(into.children) + into.folded
-    for number, item in enumerate(items, first):
-        reader.add_item(into, item, f"{why} {number}" if why == "item" else why)
+    for item in items:
+        reader.add_item(into, item, f"{why} {len(into.children) + into.folded}" if why == "item" else why)
     reader.charge(into)
 
 
@@ -136,6 +135,8 @@ def _put(index: Callable[[Reader], int]) -> Callable[[Reader], None]:
         top = reader.top()
         reader.memo[number] = resolved(top)
         top.memo_at = number
+        if top.kind == "reference" and is_plain_call(top):
+            reader.plain_calls.add(number)
         reader.charge(top)
 
     return handler
@@ -147,7 +148,7 @@ def _get(index: Callable[[Reader], int]) -> Callable[[Reader], None]:
         if target is None:
             raise reader.damage("it refers to something that is not there")
         target = resolved(target)
-        mention = Part(target.kind, name=target.name, value=target.value)
+        mention = Part(target.kind if target.kind != PASSED else "object", name=target.name, value=target.value)
         mention.by = "shared"
         mention.same_as = target
         reader.push(mention)
@@ -288,7 +289,7 @@ def _frame(reader: Reader) -> None:
 
 
 def _mark(reader: Reader) -> None:
-    reader.marks.append(len(reader.stack))
+    reader.open_mark()
 
 
 def _float(reader: Reader) -> float:

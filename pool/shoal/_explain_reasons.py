@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Why a part is by value or by reference: what this process's modules say of its name.
+"""Why a part is by value or by reference: what its name says, and what this process's modules say of it.
 
-It asks what the pickler has asked for the same object a moment ago. Nothing is imported for it.
+It asks what the pickler has asked for the same object a moment ago. Nothing is imported for it. Of a pickle from
+elsewhere there are only the names.
 """
 
 from __future__ import annotations
@@ -14,6 +15,19 @@ from shoal._by_value import list_registry_pickle_by_value
 from shoal._parts import Part
 
 _MISSING = object()
+
+
+def add_told_reasons(whole: Part) -> None:
+    """Fill in `reason` of what is by value, as far as a pickle itself tells."""
+    for part in whole.walk():
+        if part.by != "value" or part.reason:
+            continue
+        if part.kind == "module":
+            part.reason = "registered by value, or could not be imported"
+        elif _has_a_place(part):
+            other = "a lambda of" if "<lambda>" in part.name else "registered by value, or not to be found as"
+            name = part.module if "<lambda>" in part.name else f"{part.module}.{part.name}"
+            part.reason = _why_by_name(part) or f"{other} {name}"
 
 
 def add_reasons(whole: Part) -> None:
@@ -53,21 +67,30 @@ def _why_by_value(part: Part, registered: set[str]) -> str:
             return f"{package} is registered by value"
         known = sys.modules.get(name, _MISSING)
         return "it cannot be imported" if known is _MISSING else f"sys.modules has another {name}"
-    if part.kind not in ("function", "class", "type parameter") or not module:
+    if not _has_a_place(part):
         return ""
-    if module in ("__main__", "__mp_main__"):
-        return "defined in __main__" + (", in a function" if "<locals>" in name else "")
     package = _registered(module, registered)
     if package:
         return f"module {package} is registered by value"
-    if "<locals>" in name:
-        return f"defined in a function of {module}"
+    told = _why_by_name(part)
+    if told:
+        return told
     if module not in sys.modules:
         return f"there is no module {module}"
     found = _look_up(module, name)
     if found is _MISSING:
         return "a lambda" if "<lambda>" in name else f"{module} has no {name}"
     return f"{module}.{name} is another object now"
+
+
+def _has_a_place(part: Part) -> bool:
+    return part.kind in ("function", "class", "type parameter") and part.module != ""
+
+
+def _why_by_name(part: Part) -> str:
+    if part.module in ("__main__", "__mp_main__"):
+        return "defined in __main__" + (", in a function" if "<locals>" in part.name else "")
+    return f"defined in a function of {part.module}" if "<locals>" in part.name else ""
 
 
 def _look_up(module: str, name: str) -> Any:

@@ -12,6 +12,7 @@ from shoal._code_names import CodeNames, code_names
 from shoal._parts import ATOMS, Part
 
 QUOTED = 40  # characters of a str that are shown
+PASSED = "others"  # the kind of a part that stands for plain values which were not looked at
 _SMALL = 200  # bytes: a shape, a name, a few numbers
 
 Parts = list[Part]

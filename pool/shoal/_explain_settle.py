@@ -67,7 +67,8 @@ def settle(root: Part) -> None:
             children.sort(key=lambda child: child.size, reverse=True)
             part.children = children
         if part.kind in CONTAINERS and part.by != "shared":
-            part.detail = f"of {len(part.children) + part.folded:,}"
+            keys = sum(child.why == "key" for child in part.children)
+            part.detail = f"of {len(part.children) - keys + part.folded:,}"
     for part in order:
         if part.value is not None:
             part.value = None

@@ -266,6 +266,12 @@ def _shape_of(full: str) -> Shape | None:
 # ---- REDUCE and NEWOBJ ----
 
 
+def is_plain_call(function: Part) -> bool:
+    """Whether calls of it make objects of which nothing more is known here."""
+    full = str(function.value)
+    return _shape_of(full) is None and not full.startswith("copyreg.")
+
+
 def called(function: Part, arguments: Part, keywords: Part | None) -> Part:
     """What a call makes. All parts are counted for it, or for the argument that it completes."""
     whole = resolved(function)

@@ -6,7 +6,8 @@ so that the parts of a pickle add up to it. What the calls in a stream mean is s
 that is not known there is shown with its arguments.
 
 The memory it takes is in proportion to the stream: of long values the beginning is kept, and plain values beyond the
-first hundred of a container are only counted.
+first hundred of a container are only counted. In a long container `_ext._skip_plain` passes over them, and a part of
+the kind PASSED stands for them until the container takes them. After many steps that is done in short ones, too.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from shoal._explain_opcodes import OPCODES, TEXT_KEPT
-from shoal._explain_roles import resolved, small, value_text
+from shoal._explain_roles import PASSED, resolved, small, value_text
 from shoal._explain_settle import dropped, settle
-from shoal._ext import UnpicklingError
+from shoal._ext import UnpicklingError, _skip_plain
 from shoal._parts import ATOMS, Part
 
 _LISTED = 100  # parts of a container that are listed, however small they are
-_FOLDED = 2000  # bytes: smaller ones beyond these are only counted
+_FOLDED = 2000  # bytes: smaller ones beyond these are only counted; or a thousandth of the whole, if that is more
+_LOOKED_AT = 2 * _LISTED  # parts above a mark, keys and values, before others are passed over
+_STEPS = 200_000  # opcodes, after which any are
 _STOP = ord(".")
 _NUMBERS = {form: struct.Struct("<" + form) for form in "BHIQi"}
 
@@ -38,11 +41,14 @@ class Reader:
         self.buffers = iter(buffers)
         self.stack: list[Part] = []
         self.marks: list[int] = []
+        self.limits: list[int] = []  # for each mark: how many parts above it are looked at
         self.memo: dict[int, Part] = {}
         self.overhead = 0  # bytes that are for no part: the header, frames
         self.lost: list[Part] = []  # what was made and dropped
         self.mark_bytes = 0
         self.protocol = 0
+        self.small = max(_FOLDED, (self.end - at) // 1000)
+        self.plain_calls: set[int] = set()  # memo numbers
 
     # ---- bytes ----
 
@@ -110,9 +116,16 @@ class Reader:
             raise self.damage("there is no mark")
         self.mark_bytes += 1
         mark = self.marks.pop()
+        self.limits.pop()
         parts = self.stack[mark:]
         del self.stack[mark:]
         return parts
+
+    def open_mark(self) -> None:
+        """What follows is above a new mark. A container that is full already takes no more that is small."""
+        full = bool(self.stack) and len(resolved(self.stack[-1]).children) >= _LISTED
+        self.marks.append(len(self.stack))
+        self.limits.append(0 if full else _LOOKED_AT)
 
     def charge(self, part: Part) -> None:
         """This opcode's bytes are for a part that is there already."""
@@ -129,9 +142,15 @@ class Reader:
     def run(self) -> Part:
         """The whole pickle, from here to STOP."""
         handlers = OPCODES
-        data, end = self.data, self.end
+        data, end, stack, marks, limits = self.data, self.end, self.stack, self.marks, self.limits
+        steps = resume = 0
         while self.at < end:
             self.op_start = self.at
+            steps += 1
+            if marks and self.at >= resume:
+                above = len(stack) - marks[-1]
+                if not above & 1 and (above >= limits[-1] or steps > _STEPS):
+                    resume = self.pass_plain() + 1
             opcode = data[self.at]
             self.at += 1
             if opcode == _STOP:
@@ -143,6 +162,23 @@ class Reader:
             handler(self)
         self.op_start = self.at
         raise self.damage("the pickle ends in the middle")
+
+    def pass_plain(self) -> int:
+        """Go on behind the plain values that are here. Two parts stand for them, as for a key and its value.
+
+        Where it ends is given back; there is nothing to pass over before that.
+        """
+        at, values, memoized, frames = _skip_plain(self.data, self.at, self.small, len(self.memo), self.plain_calls)
+        if values == 0:
+            return at
+        passed = Part(PASSED, offset=self.at)
+        passed.folded = values
+        passed.folded_size = at - self.at - frames
+        self.memo.update(dict.fromkeys(range(len(self.memo), len(self.memo) + memoized), passed))
+        self.overhead += frames
+        self.stack += (passed, Part(PASSED, offset=self.at))
+        self.at = self.op_start = at
+        return at
 
     def finish(self) -> Part:
         """What is on the stack at the end is the whole."""
@@ -166,9 +202,14 @@ class Reader:
 
     def add_item(self, into: Part, item: Part, why: str) -> None:
         """Of a container: small values beyond the first are only counted."""
+        if item.kind == PASSED:
+            into.folded += item.folded
+            into.folded_size += item.folded_size
+            item.same_as = into
+            return
         if len(into.children) >= _LISTED:
-            size = item.own if item.kind in ATOMS else small(item, _FOLDED)
-            if 0 <= size < _FOLDED:
+            size = item.own if item.kind in ATOMS else small(item, self.small)
+            if 0 <= size < self.small:
                 into.folded += 1
                 into.folded_size += size
                 if item.kind not in ATOMS:
@@ -190,7 +231,10 @@ class Reader:
     def add_pair(self, into: Part, key: Part, value: Part) -> None:
         """Of a dict. The key's bytes are counted with the value, unless it has parts of its own."""
         known = resolved(key)
-        if key.kind in ATOMS or key.same_as is not None:
+        if key.kind == PASSED:
+            key.folded //= 2
+            self.add_item(into, key, "")
+        elif key.kind in ATOMS or key.same_as is not None:
             value.own += key.own
         else:
             key.why = "key"

@@ -168,6 +168,9 @@ class Unpickler:
     def persistent_load(self, pid: Any, /) -> Any: ...
 
 def reducer_override(obj: Any) -> Any: ...
+def _skip_plain(
+    data: memoryview, at: int, large: int, memo: int, calls: set[int], /
+) -> tuple[int, int, int, int]: ...
 def dump(
     obj: Any,
     file: _Writer,

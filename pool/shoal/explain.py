@@ -2,7 +2,8 @@
 """What a pickle is made of: `explain(obj)` for an object, `explain_stream(data)` for a pickle that is there already.
 
 The pickle is read as a tree (`shoal._explain_stream`); nothing in it is imported, called or made, so a file from
-elsewhere is safe to explain. For an object, what is known of this process is added: why by value, why by reference.
+elsewhere is safe to explain. Why something is by value is told as far as its name tells it; for an object, this
+process's modules are asked, too.
 """
 
 from __future__ import annotations
@@ -69,6 +70,10 @@ def explain_stream(data: Any, buffers: Sequence[Any] = ()) -> list[Part]:
     UnpicklingError
         This is no pickle. The text says at which byte that was seen.
     """
+    from shoal._explain_reasons import add_told_reasons
     from shoal._explain_stream import read
 
-    return read(data, buffers)
+    roots = read(data, buffers)
+    for root in roots:
+        add_told_reasons(root)
+    return roots
