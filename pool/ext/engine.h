@@ -12,10 +12,10 @@
  * The parent's ledger is private: struct entry (one for each slot in use), struct pending (no slot yet). Nothing in
  * shared memory is believed that does not fit the ledger.
  *
- * Files: engine.c its making; engine_end.c its end; engine_type.c the type; submit.c encode and publish;
- * submit_memory.c wait for room; drain.c read the result rings; wait.c sleep until something is done; recover.c a worker
- * has died; progress.c the thread behind it all; worker.c the loop in the child; worker_result.c how it answers;
- * attach.c a child that inherited nothing.
+ * Files: engine.c its making; engine_end.c its end; engine_inherit.c what goes by number; engine_type.c the type;
+ * submit.c encode and publish; submit_memory.c wait for room; drain.c read the result rings; wait.c sleep until
+ * something is done; recover.c a worker has died; progress.c the thread behind it all; worker.c the loop in the child;
+ * worker_result.c how it answers; attach.c a child that inherited nothing.
  */
 #ifndef SHOAL_EXT_ENGINE_H
 #define SHOAL_EXT_ENGINE_H
@@ -138,6 +138,8 @@ struct engine {
     PyObject *task_error; /* what makes a task's exception; the module's, if none was given; or NULL */
     int forking_index; /* the worker that forking_thread is forking right now, else -1 */
     unsigned long forking_thread;
+    PyObject *inherited;                  /* inherited.h; or NULL: the workers have nothing of __main__ */
+    struct shoal_inheritance inheritance; /* as the pickler wants to know it */
     PyObject *broken; /* exception, or NULL */
     PyObject *terminated; /* exception given to terminate, or NULL */
     PyObject *abandoned;  /* exception given to abandon, or NULL: no worker is replaced any more */
@@ -278,6 +280,16 @@ PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 void engine_dealloc(struct engine *engine);
 int engine_traverse(struct engine *engine, visitproc visit, void *arg);
 PyObject *engine_start(struct engine *engine, PyObject *unused);
+PyObject *engine_inherit(struct engine *engine, PyObject *args);
+/* NULL, or for outgoing.inheritance. */
+static inline const struct shoal_inheritance *engine_inheritance(const struct engine *engine)
+{
+    return engine->inherited == NULL ? NULL : &engine->inheritance;
+}
+void engine_set_heir(struct engine *engine, struct shoal_decoder *decoder);
+void engine_inherit_in_worker(struct engine *engine);
+PyObject *engine_dumps(struct engine *engine, PyObject *object);
+PyObject *engine_loads(struct engine *engine, PyObject *bytes);
 PyObject *engine_terminate(struct engine *engine, PyObject *error);
 PyObject *engine_fail(struct engine *engine, PyObject *error);
 PyObject *engine_abandon(struct engine *engine, PyObject *args);

@@ -298,6 +298,8 @@ void engine_dealloc(struct engine *engine)
     home_release(engine->home);
     Py_CLEAR(engine->start);
     Py_CLEAR(engine->task_error);
+    Py_CLEAR(engine->inherited);
+    Py_XDECREF(engine->inheritance.also);
     Py_CLEAR(engine->broken);
     Py_CLEAR(engine->terminated);
     Py_CLEAR(engine->abandoned);
@@ -312,6 +314,7 @@ int engine_traverse(struct engine *engine, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(engine));
     Py_VISIT(engine->start);
     Py_VISIT(engine->task_error);
+    Py_VISIT(engine->inherited);
     Py_VISIT(engine->broken);
     Py_VISIT(engine->terminated);
     Py_VISIT(engine->abandoned);

@@ -154,13 +154,19 @@ PyDoc_STRVAR(engine_doc,
 "start(engine, index) forks worker `index` and returns its pid; the child calls engine.work() and then os._exit().\n"
 "Or it has another process start it, and returns its pid and a descriptor from which its exit status can be read (8\n"
 "bytes, as multiprocessing's forkserver writes it; the engine closes it).\n"
-"task_error(payload, what) makes the exception of a task that raised, instead of what configure() was given.\n"
+"task_error(payload, what, engine) makes the exception of a task that raised; by default what configure() was given.\n"
 "A worker ends after max_tasks tasks (0: never) and is replaced. Raises ValueError for a number of workers outside of\n"
 "1 to 1000 or a bad SHOAL_ARENA_LIMIT or SHOAL_DOORBELL, OSError and MemoryError with the cause. Usable from any\n"
 "thread of the process that made it; in a forked child every method raises RuntimeError.");
 
 #define DOC(signature, text) PyDoc_STR(signature "\n--\n\n" text)
 static PyMethodDef engine_methods[] = {
+    {"inherit", (PyCFunction)engine_inherit, METH_VARARGS,
+     DOC("inherit($self, inherited, also, /)",
+         "Before start(): what the workers will have of __main__, objects of the type `also` included.")},
+    {"dumps", (PyCFunction)engine_dumps, METH_O,
+     DOC("dumps($self, obj, /)", "Pickle, with what was inherited as numbers: for loads() on the other side.")},
+    {"loads", (PyCFunction)engine_loads, METH_O, DOC("loads($self, data, /)", "Unpickle what dumps() made.")},
     {"start", (PyCFunction)engine_start, METH_NOARGS, DOC("start($self, /)", "Fork the workers.")},
     {"submit", (PyCFunction)(void (*)(void))engine_submit, METH_FASTCALL,
      DOC("submit($self, item, func, args, kwargs, /)", "Pickle the call now and queue it; `item` gets the outcome.")},

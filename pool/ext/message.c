@@ -214,6 +214,7 @@ int outgoing_section(struct outgoing *out, struct shoal_encoder *encoder, PyObje
         .take = outgoing_take,
         .take_context = out,
         .out_of_band_min = OUT_OF_BAND_MIN,
+        .inheritance = out->inheritance,
         .root = out->root,
         .root_index = out->root_index,
     };

@@ -63,6 +63,7 @@ struct outgoing {
     struct home *home;            /* whose blocks may travel by handle; borrowed */
     struct block *own_block;      /* worker: the block of the task at hand, may be adopted; borrowed */
     uint8_t *heap;                /* the stream's memory once it has left the ring; NULL before */
+    const struct shoal_inheritance *inheritance; /* or NULL */
     size_t section_start;
     struct taken *taken;
     size_t taken_count, taken_capacity, section_first_buffer;

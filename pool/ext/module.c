@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "engine.h"
+#include "inherited.h"
 
 struct module_state *module_state_of(PyTypeObject *type)
 {
@@ -90,6 +91,16 @@ static PyObject *module_in_worker(PyObject *module, PyObject *Py_UNUSED(unused))
     return PyBool_FromLong(state->serving != NULL);
 }
 
+static PyObject *module_code_globals(PyObject *module, PyObject *code)
+{
+    struct module_state *state = PyModule_GetState(module);
+    if (!PyCode_Check(code)) {
+        PyErr_SetString(PyExc_TypeError, "_code_globals() takes a code object");
+        return NULL;
+    }
+    return shoal_code_globals(state->pickle, code);
+}
+
 static int register_at_fork(PyObject *module)
 {
     PyObject *os = PyImport_ImportModule("os");
@@ -129,6 +140,7 @@ static int module_exec(PyObject *module)
         module_add_type(module, &view_spec, &state->view_type, "View") < 0 ||
         module_add_type(module, &item_spec, &state->item_type, "Item") < 0 ||
         module_add_type(module, &group_spec, &state->group_type, "Group") < 0 ||
+        module_add_type(module, &inherited_spec, &state->inherited_type, "Inherited") < 0 ||
         module_add_type(module, &engine_spec, &state->engine_type, "Engine") < 0)
         return -1;
     shoal_pickle_state_set_memory_meter(state->pickle, shoal_memory_available);
@@ -155,6 +167,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->group_type);
     Py_VISIT(state->block_type);
     Py_VISIT(state->view_type);
+    Py_VISIT(state->inherited_type);
     Py_VISIT(state->worker_lost);
     Py_VISIT(state->task_error);
     Py_VISIT(state->forking_reducers);
@@ -185,6 +198,7 @@ static void module_free(void *module)
     Py_CLEAR(state->group_type);
     Py_CLEAR(state->block_type);
     Py_CLEAR(state->view_type);
+    Py_CLEAR(state->inherited_type);
     Py_CLEAR(state->timeout_error);
     Py_CLEAR(state->str_flags);
     Py_CLEAR(state->str_writeable);
@@ -209,6 +223,9 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR("info($module, /)\n--\n\nWhat was found on this machine, as a dict.")},
     {"in_worker", module_in_worker, METH_NOARGS,
      PyDoc_STR("in_worker($module, /)\n--\n\nTrue in a worker process of a pool.")},
+    {"_code_globals", module_code_globals, METH_O,
+     PyDoc_STR("_code_globals($module, code, /)\n--\n\n"
+               "The global names that a code object, or code nested in it, uses: a tuple.")},
     {"_before_fork", module_before_fork, METH_NOARGS, PyDoc_STR("Registered with os.register_at_fork.")},
     {"_after_fork_parent", module_after_fork_parent, METH_NOARGS, PyDoc_STR("Registered with os.register_at_fork.")},
     {"_after_fork_child", module_after_fork_child, METH_NOARGS, PyDoc_STR("Registered with os.register_at_fork.")},

@@ -152,6 +152,8 @@ static PyObject *decode_pickle(struct engine *engine, struct arrival *arrival)
         return NULL;
     bool own = engine->decoder_busy;
     engine->decoder_busy = true;
+    if (own)
+        engine_set_heir(engine, decoder);
     PyObject *object = shoal_decode(decoder, pickle, bytes, give, &giver, NULL);
     if (own)
         shoal_decoder_free(decoder);
@@ -180,7 +182,7 @@ static PyObject *make_task_error(struct engine *engine, const struct arrival *ar
     char what[64] = "";
     if (arrival->of_group)
         snprintf(what, sizeof what, "element %u of the input", (unsigned)arrival->item);
-    PyObject *error = PyObject_CallFunction(engine->task_error, "Os", payload, what);
+    PyObject *error = PyObject_CallFunction(engine->task_error, "OsO", payload, what, engine);
     Py_DECREF(payload);
     return error;
 }

@@ -263,6 +263,7 @@ static int submission_begin(struct submission *submission, struct engine *engine
     }
     outgoing_begin(&submission->out, engine->state, engine->home, room >= 64 ? ring_tail(engine) : NULL,
                    room & ~UINT64_C(7));
+    submission->out.inheritance = engine_inheritance(engine);
     return 0;
 }
 

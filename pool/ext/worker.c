@@ -314,6 +314,9 @@ static struct worker_side *side_new(struct engine *engine, unsigned index, PyObj
     side->pool_process = (struct shoal_peer){.pid = 0, .pidfd = -1};
     side->encoder = shoal_encoder_new(engine->state->pickle);
     side->decoder = shoal_decoder_new(engine->state->pickle);
+    if (side->decoder != NULL)
+        engine_set_heir(engine, side->decoder);
+    engine_inherit_in_worker(engine);
     int error = shoal_waiter_create(engine->doorbell, &side->waiter);
     if (error < 0)
         raise_error(error, "cannot make a doorbell to sleep on");

@@ -224,6 +224,7 @@ int result_send(struct engine *engine, enum record_kind kind, uint32_t item, boo
     outgoing_begin(&out, engine->state, engine->home, fits ? place + sizeof(struct record) : NULL,
                    fits ? (room - reserve) & ~UINT64_C(7) : 0);
     out.root = "result";
+    out.inheritance = engine_inheritance(engine);
     out.own_block = last && side->task.item_count == 1 ? side->own_block : NULL;
     bool own_encoder = side->encoder_busy;
     struct shoal_encoder *encoder = own_encoder ? shoal_encoder_new(engine->state->pickle) : side->encoder;
@@ -275,7 +276,7 @@ int result_send(struct engine *engine, enum record_kind kind, uint32_t item, boo
 void result_send_error(struct engine *engine, uint32_t item, bool last, const char *stage, PyObject *arguments)
 {
     PyObject *exception = owner_fetch_exception();
-    PyObject *packed = PyObject_CallFunction(engine->side->encode_error, "Os", exception, stage);
+    PyObject *packed = PyObject_CallFunction(engine->side->encode_error, "OsO", exception, stage, engine);
     if (packed == NULL) {
         PyErr_Clear();
         packed = PyUnicode_FromFormat("%s, and describing it failed", Py_TYPE(exception)->tp_name);
@@ -291,7 +292,7 @@ void result_send_setup_error(struct engine *engine)
 {
     struct worker_side *side = engine->side;
     PyObject *exception = owner_fetch_exception();
-    PyObject *packed = PyObject_CallFunction(side->encode_error, "Os", exception, "initializer");
+    PyObject *packed = PyObject_CallFunction(side->encode_error, "OsO", exception, "initializer", engine);
     Py_DECREF(exception);
     struct outgoing out;
     outgoing_begin(&out, engine->state, engine->home, NULL, 0);

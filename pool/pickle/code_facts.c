@@ -324,3 +324,9 @@ PyObject *shoal__code_names(PyObject *code, struct shoal_code_facts *facts)
         Py_XDECREF(found);
     return facts->names;
 }
+
+PyObject *shoal_code_globals(struct shoal_pickle_state *state, PyObject *code)
+{
+    struct shoal_code_facts *facts = shoal__code_facts(state, code);
+    return facts ? Py_NewRef(facts->globals) : NULL;
+}

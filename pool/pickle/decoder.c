@@ -28,6 +28,12 @@ struct shoal_decoder *shoal_decoder_new(struct shoal_pickle_state *state)
     return decoder;
 }
 
+void shoal_decoder_set_heir(struct shoal_decoder *decoder, shoal_heir heir, void *context)
+{
+    decoder->heir = heir;
+    decoder->heir_context = context;
+}
+
 void shoal_decoder_free(struct shoal_decoder *decoder)
 {
     if (decoder == NULL)

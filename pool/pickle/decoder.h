@@ -96,6 +96,9 @@ struct shoal_decoder {
     Py_ssize_t buffers_given;
     PyObject *buffers; /* the iterator behind `give`, if the buffers are Python's */
 
+    shoal_heir heir; /* what persistent ids are to the engine; NULL: nothing */
+    void *heir_context;
+
     PyObject *unpickler;       /* whose find_class and persistent_load count; borrowed; NULL: none */
     bool custom_find_class;    /* it may have a find_class of its own */
     PyObject *persistent_load; /* fetched from it when first needed in a stream */

@@ -125,6 +125,7 @@ int shoal_encode(struct shoal_encoder *encoder, PyObject *obj, struct shoal_sink
     encoder->root_index = options ? options->root_index : 0;
     if (options) {
         encoder->hooks.reducers = options->reducers;
+        encoder->hooks.inheritance = options->inheritance;
         encoder->hooks.take = options->take;
         encoder->hooks.take_context = options->take_context;
         encoder->hooks.out_of_band_min = options->take ? options->out_of_band_min : 0;

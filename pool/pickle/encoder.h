@@ -30,6 +30,7 @@ struct shoal_encoder_hooks {
     shoal_buffer_taker take;
     void *take_context;
     size_t out_of_band_min;
+    const struct shoal_inheritance *inheritance; /* what the reader has already */
 };
 
 enum shoal_path_mode { PATH_UNDECIDED, PATH_COLLECT, PATH_IGNORE };

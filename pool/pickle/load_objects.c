@@ -219,10 +219,21 @@ int shoal__load_persid(struct shoal_decoder *decoder)
     return -1;
 }
 
+static int load_inherited(struct shoal_decoder *decoder)
+{
+    PyObject *number = shoal__pop(decoder);
+    if (number == NULL)
+        return -1;
+    shoal__release(decoder);
+    PyObject *obj = decoder->heir(decoder->heir_context, number);
+    Py_DECREF(number);
+    return shoal__push(decoder, obj);
+}
+
 int shoal__load_binpersid(struct shoal_decoder *decoder)
 {
     if (decoder->unpickler == NULL)
-        return no_persistent_load(decoder);
+        return decoder->heir == NULL ? no_persistent_load(decoder) : load_inherited(decoder);
     PyObject *pid = shoal__pop(decoder);
     return pid == NULL ? -1 : load_persistent(decoder, pid);
 }

@@ -38,6 +38,20 @@ typedef int (*shoal_buffer_taker)(void *context, PyObject *exporter);
 /* Is it a numpy.ndarray, or of a subclass? Asks for the type's name, not for numpy. */
 bool shoal_is_array(PyObject *object);
 
+/*
+ * What the reader has already, because it was forked from this process or this one from it: objects by number.
+ *
+ * `number` is asked about functions, classes, capsules and objects of the type `also`, once each in a stream: a number
+ * from 0 on, -1: it has not, -2: exception set. `stand_in` is asked about each global that a function by value takes
+ * along: an object (borrowed) to write in place of its value, which need not be there; or NULL, without an exception.
+ */
+struct shoal_inheritance {
+    int64_t (*number)(void *context, PyObject *obj);
+    PyObject *(*stand_in)(void *context, PyObject *globals, PyObject *name);
+    void *context;
+    PyTypeObject *also;
+};
+
 struct shoal_encoder; /* a pickler's working memory: memo table, per-stream state; one per stream under way */
 
 struct shoal_encoder_options {
@@ -45,6 +59,7 @@ struct shoal_encoder_options {
     shoal_buffer_taker take;    /* NULL: everything in band */
     void *take_context;
     size_t out_of_band_min;     /* bytes and bytearray from this size on are offered to `take`; 0: only PickleBuffer */
+    const struct shoal_inheritance *inheritance; /* or NULL; borrowed */
     const char *root;           /* what obj is, for error messages: a word that shoal._paths knows, or NULL */
     Py_ssize_t root_index;
 };
@@ -64,10 +79,18 @@ int shoal_encode(struct shoal_encoder *encoder, PyObject *obj, struct shoal_sink
 /* New reference to the n-th out-of-band buffer (an object with the buffer protocol), or NULL with an exception. */
 typedef PyObject *(*shoal_buffer_giver)(void *context, Py_ssize_t index);
 
-struct shoal_decoder; /* an unpickler's working memory: stack, memo */
-
 struct shoal_decoder *shoal_decoder_new(struct shoal_pickle_state *state);
 void shoal_decoder_free(struct shoal_decoder *decoder);
+
+struct shoal_decoder; /* an unpickler's working memory: stack, memo */
+
+/* The other side of shoal_inheritance: new reference to the object with this number (any object of the stream may stand
+ * there), or NULL with an exception. */
+typedef PyObject *(*shoal_heir)(void *context, PyObject *number);
+void shoal_decoder_set_heir(struct shoal_decoder *decoder, shoal_heir heir, void *context);
+
+/* New reference to a tuple of str: the global names that the code, or code nested in it, uses. NULL: exception. */
+PyObject *shoal_code_globals(struct shoal_pickle_state *state, PyObject *code);
 
 /*
  * Read one pickle of any protocol from data, in place; *ret_used (may be NULL) says how many bytes it had.

@@ -84,8 +84,27 @@ static int save_by_own_reducer(struct shoal_encoder *e, PyObject *obj, PyTypeObj
     return result < 0 ? -1 : 1;
 }
 
+/* 1: written as a number, under which the reader has it; 0: it has not; -1. */
+static int save_inherited(struct shoal_encoder *e, PyObject *obj, PyTypeObject *type)
+{
+    const struct shoal_inheritance *inheritance = e->hooks.inheritance;
+    if (type != &PyFunction_Type && !PyType_Check(obj) && type != &PyCapsule_Type && type != inheritance->also)
+        return 0;
+    int64_t number = inheritance->number(inheritance->context, obj);
+    if (number < 0)
+        return number == -1 ? 0 : -1;
+    if (shoal__save_small(e, (long)number) < 0 || shoal__op(e, OP_BINPERSID) < 0)
+        return -1;
+    return shoal__put(e, obj) < 0 ? -1 : 1;
+}
+
 static int save_other(struct shoal_encoder *e, PyObject *obj, PyTypeObject *type)
 {
+    if (e->hooks.inheritance) {
+        int done = save_inherited(e, obj, type);
+        if (done != 0)
+            return done < 0 ? -1 : 0;
+    }
     if (e->hooks.reducer_override) {
         PyObject *value = PyObject_CallOneArg(e->hooks.reducer_override, obj);
         if (!value)

@@ -76,6 +76,11 @@ static int save_globals(struct dict_items *items, PyFunctionObject *f, PyObject 
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
         PyObject *key = PyTuple_GET_ITEM(names, i);
         PyObject *value = PyDict_GetItemWithError(f->func_globals, key); /* borrowed */
+        const struct shoal_inheritance *inheritance = e->hooks.inheritance;
+        PyObject *stand_in =
+            inheritance ? inheritance->stand_in(inheritance->context, f->func_globals, key) : NULL; /* borrowed */
+        if (stand_in)
+            value = stand_in;
         if (!value) {
             if (PyErr_Occurred())
                 return -1;
@@ -238,10 +243,12 @@ int shoal__save_namespace(struct shoal_encoder *e, PyFunctionObject *f, struct s
     return dict_items_end(&items);
 }
 
-static bool has_any(PyObject *globals, PyObject *names)
+static bool has_any(struct shoal_encoder *e, PyObject *globals, PyObject *names)
 {
+    const struct shoal_inheritance *inheritance = e->hooks.inheritance;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++)
-        if (PyDict_Contains(globals, PyTuple_GET_ITEM(names, i)) == 1)
+        if (PyDict_Contains(globals, PyTuple_GET_ITEM(names, i)) == 1 ||
+            (inheritance && inheritance->stand_in(inheritance->context, globals, PyTuple_GET_ITEM(names, i))))
             return true;
     PyErr_Clear();
     return false;
@@ -249,7 +256,7 @@ static bool has_any(PyObject *globals, PyObject *names)
 
 static int fill(struct shoal_encoder *e, PyFunctionObject *f, PyObject *names, PyObject *except)
 {
-    if (!has_any(f->func_globals, names))
+    if (!has_any(e, f->func_globals, names))
         return 0;
     struct dict_items items = {.e = e};
     int64_t index = shoal_memo_find(&e->memo, (uintptr_t)f->func_globals | SHOAL_MEMO_SHADOW);

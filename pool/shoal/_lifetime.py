@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from shoal import _ext
 from shoal._cpus import usable_cpus
+from shoal._inherited import let_inherit
 from shoal._spawn import SpawnStart
 from shoal._worker import ForkStart
 from shoal.errors import PoolTerminated, task_error
@@ -51,6 +52,8 @@ class Lifetime:
         self.tasks_ahead = max(TASKS_AHEAD_MIN, TASKS_AHEAD_PER_WORKER * workers)
         self._feeding: set[_ext.Group] = set()
         self._bounded: weakref.WeakSet[_ext.Group] = weakref.WeakSet()
+        if method == "fork":
+            let_inherit(self.engine, initializer)
         try:
             self.engine.start()
         except BaseException:

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from multiprocessing.pool import MaybeEncodingError, RemoteTraceback  # type: ignore[attr-defined]
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from shoal import _ext
 
@@ -126,35 +126,51 @@ class ArgumentDecodingError(pickle.UnpicklingError):
     """A task's function or arguments could not be unpickled in the worker. The cause is what unpickling raised."""
 
 
-def encode_error(error: BaseException, stage: Stage) -> Payload:
+class _Codec(Protocol):
+    """An engine, on either side, or the pickler itself."""
+
+    def dumps(self, obj: Any, /) -> bytes: ...
+    def loads(self, data: bytes, /) -> Any: ...
+
+
+class _Pickler:
+    """Used where no engine is at hand."""
+
+    dumps = staticmethod(_ext.dumps)
+    loads = staticmethod(_ext.loads)
+
+
+def encode_error(error: BaseException, stage: Stage, codec: _Codec = _Pickler) -> Payload:
     """Describe an exception so that the description surely travels. Called in the worker by the engine."""
     pickled: bytes | None = None
     reason = ""
     if stage != "result":
         try:
-            pickled = _ext.dumps(error)
-            if not isinstance(_ext.loads(pickled), BaseException):
+            pickled = codec.dumps(error)
+            if not isinstance(codec.loads(pickled), BaseException):
                 pickled, reason = None, "it unpickles to something that is not an exception"
         except BaseException as problem:  # user code ran: whatever it raised, the worker goes on
             pickled, reason = None, _one_line(problem)
     elif isinstance(error, MemoryError):
         # Nothing is wrong with the object, there is no room for it: the caller gets the MemoryError itself.
-        stage, pickled = "call", _ext.dumps(MemoryError(_text_of(error)))
+        stage, pickled = "call", codec.dumps(MemoryError(_text_of(error)))
     text = _with_notes(error) if stage in ("result", "arguments") else _text_of(error)
     return stage, _type_name(error), text, _traceback_of(error), pickled, reason
 
 
-def task_error(payload: Payload, what: str = "") -> BaseException:
+def task_error(payload: Payload, what: str = "", codec: _Codec = _Pickler) -> BaseException:
     """Make the caller's exception from what `encode_error` returned. Called in the parent by a pool's engine."""
-    return _make_task_error(payload, what, RemoteTraceback)
+    return _make_task_error(payload, what, codec, RemoteTraceback)
 
 
-def future_error(payload: Payload, what: str = "") -> BaseException:
+def future_error(payload: Payload, what: str = "", codec: _Codec = _Pickler) -> BaseException:
     """The same for an executor, whose users know the cause by another type."""
-    return _make_task_error(payload, what, _RemoteTraceback)
+    return _make_task_error(payload, what, codec, _RemoteTraceback)
 
 
-def _make_task_error(payload: Payload, what: str, traceback_type: Callable[..., BaseException]) -> BaseException:
+def _make_task_error(
+    payload: Payload, what: str, codec: _Codec, traceback_type: Callable[..., BaseException]
+) -> BaseException:
     stage, type_name, message, traceback, pickled, reason = payload
     remote = traceback_type(f'\n"""\n{traceback}"""')
     if stage == "result":
@@ -162,7 +178,7 @@ def _make_task_error(payload: Payload, what: str, traceback_type: Callable[..., 
     error: BaseException | None = None
     if pickled is not None:
         try:
-            loaded = _ext.loads(pickled)
+            loaded = codec.loads(pickled)
             if isinstance(loaded, BaseException):
                 error = loaded
             else:

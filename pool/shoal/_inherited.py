@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What forked workers have of `__main__`: which objects are in the table, what they use. See pool/ext/inherited.h."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from types import CodeType, FunctionType, MethodType
+from typing import Any
+
+from shoal import _ext
+
+CachedFunction: type = functools._lru_cache_wrapper
+Namespace = dict[str, Any]
+
+
+def let_inherit(engine: _ext.Engine, initializer: Callable[..., object] | None) -> None:
+    """Before the workers are forked: note what they will have of `__main__`."""
+    namespace = getattr(sys.modules.get("__main__"), "__dict__", None)
+    if type(namespace) is not dict or namespace.get("__name__") != "__main__":
+        return
+    own = sorted(_Use(namespace, _plain(initializer)).assigned)
+    find = functools.partial(_uses, namespace)
+    engine.inherit(_ext.Inherited(namespace, list(_definitions(namespace)), own, find, _can_be_sent), CachedFunction)
+
+
+def _definitions(namespace: Namespace) -> Iterator[object]:
+    """Functions and classes of `__main__` that their own names lead to."""
+    for name, value in list(namespace.items()):
+        yield from _definition(name, value)
+
+
+def _definition(name: str, value: Any) -> Iterator[object]:
+    if not isinstance(value, (FunctionType, type, CachedFunction)):
+        return
+    if getattr(value, "__module__", None) != "__main__" or getattr(value, "__qualname__", None) != name:
+        return
+    yield value
+    if isinstance(value, CachedFunction):
+        yield _wrapped(value)
+    elif isinstance(value, type):
+        for inner, member in list(vars(value).items()):
+            yield from _definition(f"{name}.{inner}", _plain(member))
+
+
+def _uses(namespace: Namespace, obj: object) -> tuple[tuple[str, ...], tuple[object, ...]]:
+    """The globals that an object reads, itself or through functions and classes of `__main__`; and these."""
+    use = _Use(namespace, obj)
+    return tuple(sorted(use.read - use.assigned)), tuple(use.parts)
+
+
+class _Use:
+    """What an object of `__main__` uses, followed through whatever else of `__main__` it uses."""
+
+    def __init__(self, namespace: Namespace, obj: object) -> None:
+        self.read: set[str] = set()
+        self.assigned: set[str] = set()
+        self.parts: list[object] = []
+        self._namespace = namespace
+        self._seen: set[int] = set()
+        self._to_do = [obj]
+        while self._to_do:
+            self._look_at(self._to_do.pop())
+
+    def _look_at(self, obj: Any) -> None:
+        obj = _plain(obj)
+        if id(obj) in self._seen:
+            return
+        self._seen.add(id(obj))
+        if isinstance(obj, CachedFunction):
+            self._to_do.append(_wrapped(obj))
+        elif isinstance(obj, FunctionType) and obj.__globals__ is self._namespace:
+            self._look_into(obj)
+        elif not isinstance(obj, type) or obj.__module__ != "__main__":
+            return
+        else:
+            self._to_do += [*obj.__bases__, *vars(obj).values()]
+        self.parts.append(obj)
+
+    def _look_into(self, function: FunctionType) -> None:
+        read = _ext._code_globals(function.__code__)
+        self.read.update(read)
+        self.assigned.update(_assigned(function.__code__))
+        self._to_do += [self._namespace[name] for name in read if name in self._namespace]
+        for cell in function.__closure__ or ():
+            try:
+                self._to_do.append(cell.cell_contents)
+            except ValueError:  # it is empty
+                pass
+
+
+def _wrapped(cached: Any) -> Any:
+    return getattr(cached, "__wrapped__", None)
+
+
+def _plain(member: Any) -> Any:
+    """The function in what a class or a program has made of it, where that is easily told; else the thing itself."""
+    if isinstance(member, (staticmethod, classmethod, MethodType)):
+        return _plain(member.__func__)
+    if isinstance(member, property):
+        return _plain(member.fget)
+    if isinstance(member, (functools.partial, functools.partialmethod)):
+        return _plain(member.func)
+    return member
+
+
+def _assigned(code: CodeType) -> Iterator[str]:
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _assigned(constant)
+
+
+def _can_be_sent(value: object) -> bool:
+    try:
+        _ext.dumps(value, 5, buffer_callback=lambda buffer: None)
+    except Exception:
+        return False
+    return True
