@@ -24,6 +24,7 @@ struct shoal_decoder *shoal_decoder_new(struct shoal_pickle_state *state)
         return NULL;
     }
     decoder->state = state;
+    decoder->instances_dealloc = ((PyTypeObject *)state->shared.unpickling_error)->tp_dealloc;
     shoal__decoder_reset(decoder);
     return decoder;
 }
@@ -43,6 +44,7 @@ void shoal_decoder_free(struct shoal_decoder *decoder)
     shoal__memo_done(&decoder->memo);
     Py_CLEAR(decoder->buffers);
     shoal__instances_clear(&decoder->instances);
+    PyMem_Free(decoder->notes.objects);
     PyMem_Free(decoder->base);
     PyMem_Free(decoder->marks);
     PyMem_Free(decoder->scratch);
@@ -187,6 +189,8 @@ PyObject *shoal__decoder_load(struct shoal_decoder *decoder)
     decoder->busy = true;
     PyObject *value = load_value(decoder);
     end_plain(decoder);
+    if (value != NULL && shoal__check_chains(decoder) < 0)
+        Py_CLEAR(value);
     if (value == NULL)
         shoal__tell_place(decoder); /* may run user code */
 
@@ -198,8 +202,9 @@ PyObject *shoal__decoder_load(struct shoal_decoder *decoder)
         PyErr_Fetch(&type, &error, &traceback);
     shoal__stack_done(decoder);
     Py_CLEAR(decoder->persistent_load);
-    if (decoder->source.read == NULL)
+    if (decoder->source.read == NULL || (value == NULL && shoal__notes_are_many(decoder)))
         shoal__memo_clear(&decoder->memo);
+    shoal__notes_clear(decoder, value != NULL);
     if (value == NULL)
         PyErr_Restore(type, error, traceback);
 

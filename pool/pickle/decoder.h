@@ -57,6 +57,13 @@ struct shoal__instances {
     size_t promised_capacity;
 };
 
+/* What the stream has made of types whose objects Python frees by recursion (decoder_chains.c); owned. */
+struct shoal__notes {
+    PyObject **objects;
+    size_t count;
+    size_t capacity;
+};
+
 struct shoal_decoder {
     struct shoal__source source;
 
@@ -71,6 +78,8 @@ struct shoal_decoder {
 
     struct shoal__memo memo;
     struct shoal__instances instances;
+    struct shoal__notes notes;
+    destructor instances_dealloc;     /* of classes made in Python */
     struct shoal_pickle_state *state; /* borrowed: who owns the decoder keeps the module alive */
 
     int protocol;
@@ -122,6 +131,12 @@ char *shoal__scratch(struct shoal_decoder *decoder, size_t size);
 int shoal__decoder_configure(struct shoal_decoder *decoder, const struct shoal__load_options *options);
 PyObject *shoal__decode_object(struct shoal_decoder *decoder, PyObject *data,
                                const struct shoal__load_options *options);
+
+/* decoder_chains.c */
+int shoal__note_unguarded(struct shoal_decoder *decoder, PyObject *obj);
+bool shoal__notes_are_many(const struct shoal_decoder *decoder);
+int shoal__check_chains(struct shoal_decoder *decoder); /* at the end of a stream: 0, or -1 */
+void shoal__notes_clear(struct shoal_decoder *decoder, bool loaded); /* last, when the decoder holds nothing else */
 
 /* decoder_run.c */
 int shoal__run(struct shoal_decoder *decoder); /* up to STOP: 0, or -1 */
@@ -248,6 +263,17 @@ static inline int shoal__push(struct shoal_decoder *decoder, PyObject *obj)
     }
     *decoder->top++ = obj;
     return 0;
+}
+
+/* The same for an object that was made by a call. */
+static inline int shoal__push_made(struct shoal_decoder *decoder, PyObject *obj)
+{
+    if (obj != NULL && PyType_IS_GC(Py_TYPE(obj)) && Py_TYPE(obj)->tp_dealloc != decoder->instances_dealloc &&
+        shoal__note_unguarded(decoder, obj) < 0) {
+        Py_DECREF(obj);
+        return -1;
+    }
+    return shoal__push(decoder, obj);
 }
 
 /* New reference (the stack's), or NULL with an exception. */

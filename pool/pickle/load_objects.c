@@ -64,7 +64,7 @@ int shoal__load_reduce(struct shoal_decoder *decoder)
         shoal__not_made(decoder, callable);
     Py_DECREF(callable);
     Py_DECREF(arguments);
-    return shoal__push(decoder, obj);
+    return shoal__push_made(decoder, obj);
 }
 
 static PyObject *bad_newobj(const struct shoal_decoder *decoder, const char *opcode, const char *what, PyObject *obj)
@@ -111,7 +111,7 @@ int shoal__load_newobj(struct shoal_decoder *decoder, bool with_keywords)
     Py_DECREF(cls);
     Py_DECREF(arguments);
     Py_XDECREF(keywords);
-    return shoal__push(decoder, obj);
+    return shoal__push_made(decoder, obj);
 }
 
 /* What INST and OBJ have in common: an old-style class was made without its __init__ if that had no arguments. */
@@ -164,7 +164,7 @@ int shoal__load_inst(struct shoal_decoder *decoder)
         shoal__not_made(decoder, cls);
     Py_DECREF(cls);
     Py_XDECREF(arguments);
-    return shoal__push(decoder, obj);
+    return shoal__push_made(decoder, obj);
 }
 
 int shoal__load_obj(struct shoal_decoder *decoder)
@@ -184,7 +184,7 @@ int shoal__load_obj(struct shoal_decoder *decoder)
         shoal__not_made(decoder, cls);
     Py_DECREF(cls);
     Py_DECREF(arguments);
-    return shoal__push(decoder, obj);
+    return shoal__push_made(decoder, obj);
 }
 
 static int no_persistent_load(const struct shoal_decoder *decoder)
