@@ -9,7 +9,7 @@
  */
 #include "code_reader.h"
 
-enum { KEPT_SIZE_MAX = 64 * 1024 };
+enum { KEPT_SIZE_MAX = 64 * 1024, CODE_IS_DEEP = 50 };
 
 uint32_t shoal__code_checksum(const uint8_t *data, size_t size)
 {
@@ -27,6 +27,19 @@ uint32_t shoal__code_checksum(const uint8_t *data, size_t size)
     hash ^= hash >> 29;
     hash *= 0xD6E8FEB86659FD93u;
     return (uint32_t)(hash >> 32);
+}
+
+/* Only where the nesting is the code's own: a caller at the end of its recursion is told so as ever. Not said at that
+ * depth, where no exception can be made. */
+void shoal__code_is_deep(PyObject *error, int depth)
+{
+    if (depth >= CODE_IS_DEEP && PyErr_ExceptionMatches(PyExc_RecursionError)) {
+        PyErr_Clear();
+        PyErr_Format(error,
+                     "a function's code is nested too deeply: after %d levels (functions in functions, tuples of "
+                     "constants in each other) the interpreter's recursion limit is reached",
+                     depth);
+    }
 }
 
 static uint32_t stored_sum(const uint8_t *at)
@@ -90,8 +103,11 @@ PyObject *shoal__code_read(struct shoal_pickle_state *state, PyObject *bytes, Py
     r.end = start + size;
     r.odd = odd;
     r.error = state->shared.unpickling_error;
+    r.depth = r.limit = 0;
     r.known_count = 0;
     PyObject *code = shoal__code_read_object(&r, NULL);
+    if (!code)
+        shoal__code_is_deep(r.error, r.limit);
     if (code && r.at != r.end && read_source(state, &r, code, bytes) < 0)
         Py_CLEAR(code);
     for (size_t i = 0; i < r.known_count; i++)

@@ -178,9 +178,13 @@ static PyObject *read_number_like(struct code_reader *r, uint8_t tag)
 
 static PyObject *read_nesting(struct code_reader *r, uint8_t tag, PyCodeObject *outer)
 {
-    if (Py_EnterRecursiveCall(" while reading a code object"))
+    if (Py_EnterRecursiveCall(" while reading a code object")) {
+        r->limit = r->depth;
         return NULL;
+    }
+    r->depth++;
     PyObject *obj = tag == CODE_TAG_CODE ? shoal__code_read_object(r, outer) : read_constants(r, outer);
+    r->depth--;
     Py_LeaveRecursiveCall();
     if (obj && tag == CODE_TAG_FROZENSET)
         Py_SETREF(obj, PyFrozenSet_New(obj));

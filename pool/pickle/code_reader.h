@@ -10,6 +10,8 @@ struct code_reader {
     const uint8_t *end;
     PyObject *odd;   /* tuple, or NULL */
     PyObject *error; /* UnpicklingError */
+    int depth;
+    int limit; /* the depth at which recursion met the interpreter's limit, or 0 */
     PyObject *known[SHOAL_KNOWN_NAMES]; /* owned: what they came with may be gone, an element that a set has twice */
     size_t known_count;
 };

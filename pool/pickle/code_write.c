@@ -29,6 +29,8 @@ struct code_writer {
     const uint8_t *opcode_kinds;
     struct shoal_name_set *globals;
     PyObject *odd; /* list, or NULL */
+    int depth;
+    int limit; /* the depth at which recursion met the interpreter's limit, or 0 */
     PyObject *known[SHOAL_KNOWN_NAMES]; /* borrowed from the code: names are interned, so one is one object */
     size_t known_count;
     uint8_t scratch[SCRATCH_SIZE];
@@ -255,8 +257,11 @@ static int write_odd(struct code_writer *w, PyObject *obj)
 
 static int write_nesting(struct code_writer *w, PyObject *obj, PyTypeObject *type, PyCodeObject *outer)
 {
-    if (Py_EnterRecursiveCall(" while writing a code object"))
+    if (Py_EnterRecursiveCall(" while writing a code object")) {
+        w->limit = w->depth;
         return -1;
+    }
+    w->depth++;
     int result;
     if (type == &PyTuple_Type)
         result = write_byte(w, CODE_TAG_TUPLE) < 0 ? -1 : write_constants(w, obj, outer);
@@ -264,6 +269,7 @@ static int write_nesting(struct code_writer *w, PyObject *obj, PyTypeObject *typ
         result = write_frozenset(w, obj, outer);
     else
         result = write_byte(w, CODE_TAG_CODE) < 0 ? -1 : write_code(w, (PyCodeObject *)obj, outer);
+    w->depth--;
     Py_LeaveRecursiveCall();
     return result;
 }
@@ -446,6 +452,7 @@ PyObject *shoal__code_write(struct shoal_pickle_state *state, PyObject *code, Py
     w.opcode_kinds = state->opcodes.kinds;
     w.globals = globals;
     w.odd = NULL;
+    w.depth = w.limit = 0;
     w.known_count = 0;
     PyObject *bytes = NULL;
     if (write_code(&w, (PyCodeObject *)code, NULL) == 0 && (!source || write_text(&w, source) == 0)) {
@@ -454,9 +461,11 @@ PyObject *shoal__code_write(struct shoal_pickle_state *state, PyObject *code, Py
     }
     if (w.sink.start != w.scratch)
         PyMem_Free(w.sink.start);
-    if (bytes)
+    if (bytes) {
         *ret_odd = w.odd;
-    else
+    } else {
         Py_XDECREF(w.odd);
+        shoal__code_is_deep(state->shared.pickling_error, w.limit);
+    }
     return bytes;
 }

@@ -8,6 +8,7 @@ import io
 import pickle
 import sys
 import threading
+import types
 
 import pytest
 
@@ -185,6 +186,36 @@ def test_partials_within_partials():
     assert len(levels) == 2 * DEPTH
     while levels:
         levels.pop()
+
+
+def nested_code(levels):
+    code = (lambda: 1).__code__
+    for _ in range(levels):
+        code = code.replace(co_consts=(None, code))
+    return types.FunctionType(code, {})
+
+
+def nested_constants(levels):
+    return types.FunctionType((lambda: 1).__code__.replace(co_consts=(None, nested(lambda c: (c,), levels, 1))), {})
+
+
+@pytest.mark.parametrize("make", [nested_code, nested_constants])
+def test_code_nested_too_deeply_is_a_pickling_error(make):
+    assert shoal.dumps(shoal.loads(shoal.dumps(make(200)))) == shoal.dumps(make(200))
+    with pytest.raises(shoal.PicklingError, match="code is nested too deeply: after .* levels"):
+        shoal.dumps(make(50_000))
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="reader and writer have one limit, which cannot be set")
+def test_code_nested_too_deeply_for_the_reader_is_an_unpickling_error():
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(5_000)
+    try:
+        stream = shoal.dumps(nested_code(2_000))
+    finally:
+        sys.setrecursionlimit(before)
+    with pytest.raises(shoal.UnpicklingError, match="code is nested too deeply: after .* levels"):
+        shoal.loads(stream)
 
 
 def test_classes_derived_from_classes():
