@@ -9,6 +9,7 @@ import copyreg
 import io
 import itertools
 import pathlib
+import pickletools
 import struct
 import sys
 import types
@@ -21,6 +22,9 @@ BUILTINS = {
     for kind in (object, type, list, dict, set, frozenset, tuple, int, str, bytes, bytearray, float, complex)
 }
 BUILTINS.update({kind.__name__: kind for kind in (property, classmethod, staticmethod, range, slice, Exception)})
+
+
+CODE_BYTES, CODE_HEADER_SIZE = b"\xff", 6  # as in fuzz_decode.c and code.h
 
 
 class World:
@@ -256,14 +260,28 @@ def things_by_value():
     class Child(Local):
         __slots__ = ("slot",)
 
+    def constants(a, /, b=(1, (2.5, "x")), *args, c=None, **kwargs) -> "int":
+        try:
+            return a in {1, "two", b"three"}, 1 << 70, -3, 2j, ..., [i for i in args if i], lambda: (a, "é€", True)
+        finally:
+            del kwargs
+
     class WithMeta(metaclass=fuzz_harmless.Meta):
         pass
 
     module = types.ModuleType("dynamic")
     module.value = closure
-    yield from (lambda: 1, closure, recursive, Local, Local(), Child, WithMeta, module)
+    yield from (lambda: 1, closure, recursive, constants, Local, Local(), Child, WithMeta, module)
     yield from (closure.__code__, closure.__closure__[0], {"a": 1}.keys(), {"a": 1}.items(), memoryview(b"view"))
     yield from (types.MappingProxyType({}), Local.value, Local().method, type(None), type(...))
+
+
+def codes_in(stream):
+    """The bytes of the code objects in it, without version and checksum."""
+    version = bytes(sys.version_info[:2])
+    for _, value, _ in pickletools.genops(stream):
+        if isinstance(value, bytes) and value.startswith(version) and len(value) > CODE_HEADER_SIZE:
+            yield value[CODE_HEADER_SIZE:]
 
 
 def write_seeds(directory):
@@ -276,6 +294,8 @@ def write_seeds(directory):
                 continue
             for flags in b"\x00\x09\x18":
                 (directory / f"by-value-{next(number)}").write_bytes(bytes([flags]) + stream)
+            for code in codes_in(stream):
+                (directory / f"code-{next(number)}").write_bytes(CODE_BYTES + code)
 
 
 # ---- the beginning ----
