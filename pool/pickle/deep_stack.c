@@ -18,6 +18,8 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
+/* To try what other processors get: touch this file, make -C build CPPFLAGS=-DSHOAL_PORTABLE_STACK_SWITCH pool/_ext.la,
+ * then tests/py/test_pickle_deep.py. */
 #if !defined(__x86_64__) || defined(SHOAL_PORTABLE_STACK_SWITCH)
 #define PORTABLE_SWITCH 1
 #include <ucontext.h>
