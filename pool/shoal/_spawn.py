@@ -170,8 +170,8 @@ class SpawnedWorker:
             os.set_inheritable(number, False)
         return received
 
-    def _encode_error(self, error: BaseException, stage: Stage) -> Payload:
-        return encode_error(error, self._doing if stage == "initializer" else stage)
+    def _encode_error(self, error: BaseException, stage: Stage, engine: _ext.Engine) -> Payload:
+        return encode_error(error, self._doing if stage == "initializer" else stage, engine)
 
     def _set_up(self, setup: int) -> None:
         current = process.current_process()
