@@ -302,7 +302,7 @@ static int begin_set(struct shoal_encoder *e, PyObject *set)
 
 static int open_set(struct shoal_encoder *e, PyObject *set)
 {
-    PyObject *copy = PySequence_List(set);
+    PyObject *copy = shoal__ordered_members(e, set);
     int result = copy ? begin_set(e, set) : -1;
     for (Py_ssize_t i = 0; result == 0 && e->protocol >= 4 && i < PyList_GET_SIZE(copy); i++) {
         struct shoal_point point;

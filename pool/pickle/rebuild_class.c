@@ -225,10 +225,11 @@ static PyObject *fill_class(PyObject *self, PyObject *const *args, Py_ssize_t na
         Py_RETURN_NONE;
     if (!(record->open && record->made) && shoal__refresh_class(args[0], args[1]) < 0)
         return NULL;
-    if (!record->open)
+    bool has_registered = nargs == 3 && PyList_GET_SIZE(args[2]) > 0; /* which is no part of what a class is */
+    if (!record->open && !has_registered)
         Py_RETURN_NONE;
     PyObject *fill = helper(&state->classes.fill_class, "fill"), *changed = NULL, *result = NULL;
-    if (fill && note_parts(state, record, args[1], &changed) == 0)
+    if (fill && (record->open ? note_parts(state, record, args[1], &changed) == 0 : (changed = PyDict_New()) != NULL))
         result = PyObject_CallFunctionObjArgs(fill, args[0], changed, nargs == 3 ? args[2] : Py_None,
                                               record->made ? Py_True : Py_False, NULL);
     Py_XDECREF(changed);

@@ -24,7 +24,7 @@ struct bulk {
     size_t memo_count_max; /* 0: no strings or bytes */
     size_t bytes_max;
     bool sparse;
-    bool by_text;          /* there are classes by value, and an interned string may be one of theirs (save_str.c) */
+    bool by_text;          /* there are classes by value: equal strings are one (save_str.c) */
 };
 
 /* False: not possible here. */
@@ -116,8 +116,8 @@ static inline uint8_t *store_str(const struct bulk *bulk, uint8_t *at, PyObject 
     struct shoal_memo_slot *slot = shoal_memo_place(memo, (uintptr_t)str);
     if (slot->generation == memo->generation)
         return store_get(at, slot->index);
-    if (bulk->by_text && (PyUnicode_CHECK_INTERNED(str) || (bulk->sparse && Py_REFCNT(str) <= 1)))
-        return PyUnicode_CHECK_INTERNED(str) ? NULL : store_text(at, str);
+    if (bulk->by_text)
+        return bulk->sparse && Py_REFCNT(str) <= 1 ? store_text(at, str) : NULL;
     shoal_memo_fill(memo, slot, str);
     at = store_text(at, str);
     *at = OP_MEMOIZE;

@@ -13,6 +13,7 @@
  * So that one definition gives one stream: attribute names are written whole wherever they stand, whether they are
  * interned or not, and sets of strings in order.
  */
+#include "class_digest.h"
 #include "births.h"
 #include "class_record.h"
 
@@ -132,26 +133,58 @@ static bool is_all_int(PyObject *list)
     return true;
 }
 
-/* Whose order is that of the values, not of their hashes and of how the set has grown. */
-static PyObject *sorted_members(PyObject *set)
+struct member {
+    uint64_t digest;
+    PyObject *object; /* the list's own reference */
+};
+
+static int compare_members(const void *a, const void *b)
+{
+    uint64_t first = ((const struct member *)a)->digest, second = ((const struct member *)b)->digest;
+    return (first > second) - (first < second);
+}
+
+/* By what they are: no hash and no address counts. 0 or -1. */
+static int sort_by_digest(struct shoal_encoder *e, PyObject *list)
+{
+    Py_ssize_t n = PyList_GET_SIZE(list);
+    struct member *members = PyMem_Calloc((size_t)n + 1, sizeof *members);
+    if (!members) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *object = PyList_GET_ITEM(list, i);
+        members[i] = (struct member){shoal__value_digest(e->state, object), object};
+    }
+    qsort(members, (size_t)n, sizeof *members, compare_members);
+    for (Py_ssize_t i = 0; i < n; i++)
+        PyList_SET_ITEM(list, i, members[i].object); /* a permutation: each still has its reference */
+    PyMem_Free(members);
+    return 0;
+}
+
+PyObject *shoal__ordered_members(struct shoal_encoder *e, PyObject *set)
 {
     PyObject *list = sorted_text(set);
     if (list || PyErr_Occurred() || !(list = PySequence_List(set)))
         return list;
-    if (!is_all_int(list) || PyList_Sort(list) < 0)
+    if ((is_all_int(list) ? PyList_Sort(list) : sort_by_digest(e, list)) < 0)
         Py_CLEAR(list);
     return list;
 }
 
-int shoal__save_sorted(struct shoal_encoder *e, PyObject *set)
+int shoal__save_in_order(struct shoal_encoder *e, PyObject *set)
 {
-    PyObject *list = sorted_members(set);
-    if (!list)
-        return PyErr_Occurred() ? -1 : 0;
-    int result = 1;
-    for (Py_ssize_t i = 0; result == 1 && i < PyList_GET_SIZE(list); i++)
-        result = save_name(e, PyList_GET_ITEM(list, i)) < 0 ? -1 : 1;
-    Py_DECREF(list);
+    PyObject *list = shoal__ordered_members(e, set);
+    int result = list ? 0 : -1;
+    for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(list); i++) {
+        PyObject *member = PyList_GET_ITEM(list, i);
+        result = save_name(e, member);
+        if (result < 0)
+            shoal__path_step(e, "member", set, NULL);
+    }
+    Py_XDECREF(list);
     return result;
 }
 

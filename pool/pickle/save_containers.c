@@ -82,7 +82,15 @@ int shoal__save_usual_tuple(struct shoal_encoder *e, PyObject *obj)
 /* Within what travels by value, for which one definition is to give one stream. 1: written; 0: by their hashes; -1. */
 static int save_in_order(struct shoal_encoder *e, PyObject *set)
 {
-    return (e->births || e->by_value) && !e->hooks.persistent_id ? shoal__save_sorted(e, set) : 0;
+    Py_ssize_t size = PySet_GET_SIZE(set);
+    if (!e->in_class && !e->by_value)
+        return 0;
+    if (shoal__save_in_order(e, set) < 0)
+        return -1;
+    if (PySet_GET_SIZE(set) == size)
+        return 1;
+    PyErr_SetString(PyExc_RuntimeError, "set changed size during iteration");
+    return -1;
 }
 
 /* Up to `most` items of the list. The number of items written, or -1. */

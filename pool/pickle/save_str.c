@@ -129,51 +129,51 @@ int shoal__save_constant(struct shoal_encoder *e, PyObject *str)
     return e->binary ? save_utf8(e, str) : save_line(e, str);
 }
 
+/* With those that were written before the first class. */
+static int begin_texts(struct shoal_encoder *e)
+{
+    if (!(e->texts = PyDict_New()))
+        return -1;
+    for (size_t i = 0; i < e->memo.count; i++) {
+        PyObject *met = (PyObject *)(e->memo.keys[i] & ~SHOAL_MEMO_SHADOW);
+        if (!(e->memo.keys[i] & SHOAL_MEMO_SHADOW) && PyUnicode_CheckExact(met) &&
+            !PyDict_SetDefault(e->texts, met, met))
+            return -1;
+    }
+    return 0;
+}
+
 /*
- * Within a class by value, whose stream must not depend on which strings are interned or shared, equal strings are one.
- * It lives as long as the stream.
+ * The stream of a class by value, and of its instances, must not depend on which strings are interned or shared, which
+ * is another thing wherever it was loaded: from the first class on, equal strings are one. It lives as long as the
+ * stream.
  */
 static int save_equal_str(struct shoal_encoder *e, PyObject *obj)
 {
-    if (!e->texts && !(e->texts = PyDict_New()))
+    int64_t index = shoal__find(e, obj);
+    if (index >= 0 && e->texts && !e->in_class)
+        return shoal__get_index(e, index);
+    if (!e->texts && begin_texts(e) < 0)
         return -1;
     PyObject *first = PyDict_SetDefault(e->texts, obj, obj); /* borrowed */
     if (!first)
         return -1;
-    int64_t index = shoal__find(e, first);
+    index = shoal__find(e, first);
     if (index >= 0)
         return shoal__get_index(e, index);
     return shoal__save_constant(e, first) < 0 ? -1 : shoal__put(e, first);
 }
 
-/*
- * Of an instance, the names of attributes are interned wherever it is loaded, while the texts of its class are not: if
- * the class has said one already, it is that one. 1: written; 0: the class has not; -1.
- */
-static int get_class_text(struct shoal_encoder *e, PyObject *obj)
-{
-    PyObject *first = PyDict_GetItemWithError(e->texts, obj); /* borrowed */
-    int64_t index = first ? shoal__find(e, first) : -1;
-    if (index < 0)
-        return PyErr_Occurred() ? -1 : 0;
-    return shoal__get_index(e, index) < 0 ? -1 : 1;
-}
-
 int shoal__save_held_str(struct shoal_encoder *e, PyObject *obj, Py_ssize_t holders)
 {
-    if (e->in_class)
-        return save_equal_str(e, obj);
     /* The memo holds references: what has only its holders' cannot be in it. */
     bool lone = Py_REFCNT(obj) <= holders;
+    if (e->in_class || (e->texts && !(lone && e->sparse)))
+        return save_equal_str(e, obj);
     if (!lone) {
         int64_t index = shoal__find(e, obj);
         if (index >= 0)
             return shoal__get_index(e, index);
-    }
-    if (e->texts && PyUnicode_CHECK_INTERNED(obj)) {
-        int written = get_class_text(e, obj);
-        if (written != 0)
-            return written < 0 ? -1 : 0;
     }
     Py_INCREF(obj); /* a file's write() may drop what it sits in */
     int result = shoal__save_constant(e, obj);

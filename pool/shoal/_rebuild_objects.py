@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import sys
+import threading
 import typing
 import weakref
 from collections import OrderedDict, namedtuple
@@ -129,28 +131,35 @@ def _memory_file(name: Any, content: str | bytes, position: int) -> Any:
 # Those that are in this process under the place that they were made at: module, qualified name, and a number for those
 # that share one. An object that comes home is the one that lives here.
 _living: weakref.WeakValueDictionary[tuple[str, str, int], Any] = weakref.WeakValueDictionary()
+_living_lock = threading.Lock()  # to look and to enter is one step
+
+
+def _renew_lock() -> None:
+    global _living_lock
+    _living_lock = threading.Lock()  # another thread may have held it at the fork
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _place(obj: Any, module: str, qualname: str) -> int:
     """The number of an object among those of its place that live."""
     number = 0
-    while True:
-        other = _living.setdefault((module, qualname, number), obj)
-        if other is obj:
-            return number
-        number += 1
+    with _living_lock:
+        while True:
+            other = _living.setdefault((module, qualname, number), obj)
+            if other is obj:
+                return number
+            number += 1
 
 
 def _new_type(name: str, supertype: Any, module: str, qualname: str, number: int) -> Any:
-    living = _living.get((module, qualname, number))
-    if living is not None and living.__supertype__ == supertype and living.__name__ == name:
-        return living
     made: Any = typing.NewType(name, supertype)  # type: ignore[misc]
     made.__module__ = module
     made.__qualname__ = qualname
-    if living is None:
-        _living[module, qualname, number] = made
-    return made
+    with _living_lock:
+        living = _living.setdefault((module, qualname, number), made)
+    return living if living.__supertype__ == supertype and living.__name__ == name else made
 
 
 _boxes: dict[int, list[Any]] = {}  # of the aliases that have no value yet, by address

@@ -4,7 +4,9 @@
 import gc
 import pickle
 import sys
+import textwrap
 import threading
+import typing
 import weakref
 
 import pytest
@@ -112,6 +114,40 @@ def test_an_attribute_that_was_set_here_survives_a_change_of_another(fresh_pytho
         type(old).value = 'mine'
         pickle.loads(streams[1])
         assert old.f() == 'new' and old.value == 'mine' and not hasattr(old, 'items')
+        """,
+        file,
+    )
+
+
+def test_classes_that_are_registered_later_reach_a_reader_that_has_the_class(fresh_python, tmp_path):
+    file = tmp_path / "pickle"
+    source = """
+        import abc, pickle, shoal, sys
+        class Shape(abc.ABC): pass
+        class First: pass
+        class Second: pass
+        streams = []
+        Shape.register(First)
+        streams.append(shoal.dumps((Shape, First, Second)))
+        Shape.register(Second)
+        Shape.register(bytes)
+        streams.append(shoal.dumps((Shape, First, Second)))
+        streams.append(shoal.dumps((Shape, First, Second)))
+        assert streams[1] == streams[2]
+        """
+    fresh_python(textwrap.dedent(source) + SAVE, file)
+    fresh_python(
+        """
+        import pickle, sys
+        streams = pickle.load(open(sys.argv[1], 'rb'))
+        shape, first, second = pickle.loads(streams[0])
+        Own = type("Own", (), {})
+        shape.register(Own)
+        assert issubclass(first, shape) and not issubclass(second, shape)
+        for stream in streams[1:] + streams:
+            again = pickle.loads(stream)
+            assert again == (shape, first, second)
+            assert all(issubclass(other, shape) for other in (first, second, bytes, Own)) and not issubclass(int, shape)
         """,
         file,
     )
@@ -251,6 +287,30 @@ def test_threads_that_dump_at_once_agree():
         thread.join()
     assert len(set(streams)) == 1
     assert pickle.loads(streams[0]) is cls
+
+
+def test_threads_that_dump_types_of_one_name_give_them_numbers_of_their_own():
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(50):
+            kinds = [typing.NewType("Same", int) for _ in range(6)]
+            for kind in kinds:
+                kind.__qualname__ = "test.<locals>.Same"
+            streams, start = [None] * len(kinds), threading.Barrier(len(kinds))
+
+            def dump(i, kinds=kinds, streams=streams, start=start):
+                start.wait()
+                streams[i] = shoal.dumps(kinds[i])
+
+            threads = [threading.Thread(target=dump, args=(i,)) for i in range(len(kinds))]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert [pickle.loads(stream) for stream in streams] == kinds
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_a_type_parameter_comes_home():

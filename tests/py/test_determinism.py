@@ -29,6 +29,27 @@ DEFINITIONS = {
         def make(s, t): return lambda: (s, t, words)
         it = make({"one", "two", "three", "four"}, frozenset({"x", "yy", "zzz"}))
     """,
+    "sets of mixed members": """
+        import fractions
+        class A: pass
+        class B: pass
+        def f(): return 1
+        third = fractions.Fraction(1, 3)
+        members = {None, "text", 1, 2.5, (1, "two"), (2, "one"), frozenset({"x", 3, b"y"}), A, B, f, third}
+        class Holder:
+            kinds = {A, B, int, str, "name", 7}
+            many = frozenset({A, B, None, ("p", 1), ("q", 2.5)})
+        def it(): return members, Holder
+    """,
+    "an instance whose values are names": """
+        class It:
+            kind = "name"
+            def __init__(self):
+                self.name = "x"
+                self.x = "".join(["na", "me"])
+                self.y = ["x", "y", {"kind": "kind"}]
+        it = [It(), It(), "x", "y"]
+    """,
     "wraps": """
         import functools
         def deco(f):
