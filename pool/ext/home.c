@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #define HOME_BYTES_MIN (UINT64_C(64) << 20)
+#define IDLE_NS INT64_C(10000000000)
 #define GIVE_BACK_STEP_BYTES (UINT64_C(32) << 20) /* some ms */
 
 /* "64M", "2G", "100000": bytes with an optional binary suffix. 0 and an exception on nonsense. */
@@ -31,6 +32,18 @@ static uint64_t parse_bytes(const char *text)
     return (uint64_t)value << shift;
 }
 
+/* "10", "0.5": seconds. -1 and an exception on nonsense. */
+static int64_t parse_seconds(const char *text)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end != '\0' || !(value >= 0 && value < 1e9)) {
+        PyErr_Format(PyExc_ValueError, "SHOAL_ARENA_IDLE=%s: expected a number of seconds such as 10 or 0.5", text);
+        return -1;
+    }
+    return value < 0.01 ? 10000000 : (int64_t)(value * 1e9); /* not a busy loop */
+}
+
 /* Address space is free, memory is not: as much as the machine has, less where a limit on address space forbids it. */
 static int region_of_fitting_size(struct shoal_region **ret_region)
 {
@@ -49,8 +62,12 @@ static int region_of_fitting_size(struct shoal_region **ret_region)
 static struct home *home_new(struct module_state *state)
 {
     uint64_t limit = 0;
+    int64_t idle_ns = IDLE_NS;
     const char *text = getenv("SHOAL_ARENA_LIMIT");
     if (text != NULL && *text != '\0' && (limit = parse_bytes(text)) == 0)
+        return NULL;
+    text = getenv("SHOAL_ARENA_IDLE");
+    if (text != NULL && *text != '\0' && (idle_ns = parse_seconds(text)) < 0)
         return NULL;
     struct home *home = PyMem_Calloc(1, sizeof *home);
     if (home == NULL) {
@@ -71,6 +88,7 @@ static struct home *home_new(struct module_state *state)
     struct shoal_arena_stats stats;
     shoal_arena_get_stats(home->arena, &stats);
     home->budget_bytes = stats.budget_bytes;
+    home->idle_ns = idle_ns;
     home->epoch = state->fork_epoch;
     home->references = 1;
     return home;

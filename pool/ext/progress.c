@@ -6,7 +6,7 @@
  * callbacks; not apply, which waits itself). It has three states:
  *
  *     idle     nothing in flight: sleeps on the workers' pidfds and its own eventfd; without end, or until the memory
- *              that the arena has warm, and that nobody has asked for in GIVE_BACK_NS, has gone back to the system
+ *              that the arena has warm, and that nobody has asked for in a while, has gone back to the system
  *     parked   callers were at work a moment ago: looks again in PARK_NS
  *     attends  sleeps on the pool's bell, lazily: workers ring it when they run dry, when their ring is half full, when
  *              they need memory; or, while somebody has callbacks, like a caller: for each result
@@ -25,7 +25,6 @@
 #define PARK_NS 2000000     /* 2 ms: how long results may lie while callers come and go */
 #define BEHIND_NS 10000000  /* 10 ms: a caller sleeps on the bell; look whether it still does */
 #define LINGER_NS 100000000 /* 100 ms after the last task: then idle */
-#define GIVE_BACK_NS INT64_C(2000000000)
 
 static void wake(struct engine *engine)
 {
@@ -78,7 +77,7 @@ static void idle(struct engine *engine)
         struct home *home = engine->home;
         uint64_t uses = home->uses;
         engine->progress_timed |= home_cached_bytes(home) > 0;
-        int64_t deadline = engine->progress_timed ? shoal_now_ns() + GIVE_BACK_NS : -1;
+        int64_t deadline = engine->progress_timed ? shoal_now_ns() + home->idle_ns : -1;
         sleep_and_report(engine, SHOAL_AWAKE, deadline);
         if (deadline >= 0 && shoal_now_ns() >= deadline) {
             if (home->uses != uses || !engine_all_done(engine))

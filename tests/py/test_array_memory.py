@@ -80,15 +80,38 @@ def test_what_a_task_wrote_is_given_back_by_its_worker():
         assert pool.apply(own_bytes) < before + 8 * MIB
 
 
-def test_an_idle_pool_gives_back_the_memory_that_messages_took():
-    array = np.ones(64 * MIB, "u1")
-    with shoal.Pool(2) as pool:
-        empty = region_bytes()
-        for call in (pool.apply, lambda *args: pool.apply_async(*args).get(60)):
-            result = call(np.asarray, (array,))
-            assert region_bytes() > empty + 32 * MIB, "kept results stay"
-            del result
-            assert wait_until(lambda: region_bytes() < empty + MIB)
+def test_an_idle_pool_gives_back_the_memory_that_messages_took(fresh_python):
+    done = fresh_python(
+        """
+        import os, time
+        import numpy as np, shoal
+        def region_mib():
+            places = [f"/proc/self/fd/{fd}" for fd in range(3, 50)]
+            ours = [place for place in places if os.path.lexists(place) and "memfd:shoal" in os.readlink(place)]
+            return os.stat(ours[0]).st_blocks >> 11
+        def goes_back():
+            deadline = time.monotonic() + 30
+            while region_mib() > empty + 1 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            return region_mib() <= empty + 1
+        array = np.ones(64 << 20, "u1")
+        with shoal.Pool(2) as pool:
+            empty = region_mib()
+            for call in (pool.apply, lambda *args: pool.apply_async(*args).get(60), pool.apply):
+                result = call(np.asarray, (array,))
+                print(region_mib() > empty + 32, result.sum() == 64 << 20)
+                del result
+                print(goes_back())
+        """,
+        env={"SHOAL_ARENA_IDLE": "0.5"},
+    )
+    assert done.stdout.split() == ["True"] * 9
+
+
+def test_a_senseless_idle_time_is_refused(fresh_python):
+    done = fresh_python("import shoal; shoal.Pool(1)", env={"SHOAL_ARENA_IDLE": "soon"}, check=False)
+    assert done.returncode == 1
+    assert "SHOAL_ARENA_IDLE" in done.stderr.splitlines()[-1]
 
 
 def test_a_result_that_is_dropped_after_its_pool_gives_its_memory_back():
