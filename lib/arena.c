@@ -147,6 +147,15 @@ static int back(struct shoal_arena *arena, uint64_t first_page, uint64_t page_co
     return status;
 }
 
+/* Where in a cold extent to begin: large blocks at a unit of 2 MiB, so that they can have large pages. */
+static uint64_t place_in(const struct shoal_arena *arena, const struct shoal__extent *cold, uint64_t page_count)
+{
+    uint64_t unit = RETURN_UNIT_BYTES / arena->page_bytes, shift = arena->offset / arena->page_bytes % unit;
+    uint64_t aligned = (cold->first_page + shift + unit - 1) / unit * unit - shift;
+    bool fits = aligned + page_count <= cold->first_page + cold->page_count;
+    return page_count >= unit && fits ? aligned : cold->first_page;
+}
+
 /* Turn cold memory into a warm extent of at least page_count pages. */
 static int warm_up(struct shoal_arena *arena, uint64_t page_count, struct shoal__extent **ret_extent)
 {
@@ -162,7 +171,7 @@ static int warm_up(struct shoal_arena *arena, uint64_t page_count, struct shoal_
     count = count < cold->page_count ? count : cold->page_count;
     count = count < left ? count : left;
     count = count > page_count ? count : page_count;
-    uint64_t first_page = cold->first_page;
+    uint64_t first_page = place_in(arena, cold, count);
     int status = back(arena, first_page, count);
     if (status < 0)
         return status;

@@ -48,10 +48,7 @@ uint64_t shoal__region_round(uint64_t size_bytes)
 static int map_all(struct shoal_region *region)
 {
     void *address;
-    if (region->size_bytes > SIZE_MAX)
-        return -ENOMEM;
-    int status = shoal__sys_mmap(NULL, (size_t)region->size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-                                 region->fd, 0, &address);
+    int status = shoal__region_map_whole(region, MAP_SHARED, &address);
     if (status == 0)
         region->base = address;
     return status;
@@ -184,6 +181,7 @@ int shoal_region_reserve(struct shoal_region *region, uint64_t offset, uint64_t 
     }
     while (length_bytes > 0) {
         uint64_t step = length_bytes < RESERVE_STEP_BYTES ? length_bytes : RESERVE_STEP_BYTES;
+        shoal__region_collapse(region, offset, step);
         int status = shoal__sys_fallocate(region->fd, 0, offset, step);
         if (status == -EINTR)
             continue;

@@ -14,6 +14,8 @@ struct shoal_region {
     uint64_t size_bytes;
     uint64_t page_bytes; /* of the system */
     int fd;
+    bool no_huge;        /* this kernel makes no large pages of ranges */
+    unsigned huge_pause; /* calls to pass before it is tried again */
     bool named;                     /* made under a name: wholly backed, and stays so */
     pid_t maker_pid;                /* the process that made the name; 0 if this handle was opened or has no name */
     char name[SHOAL__NAME_MAX + 2]; /* empty: none */
@@ -27,6 +29,13 @@ static inline bool shoal__range_inside(uint64_t size_bytes, uint64_t offset, uin
 
 /* Round a size up to whole pages; 0 if that overflows or the size is 0. */
 uint64_t shoal__region_round(uint64_t size_bytes);
+
+/* ---- region_huge.c ---- */
+#define SHOAL__HUGE_BYTES (UINT64_C(2) << 20)
+/* All of the region, where large pages can be mapped as such. flags: MAP_SHARED or MAP_PRIVATE. */
+int shoal__region_map_whole(const struct shoal_region *region, int flags, void **ret_address);
+/* Try to back the whole 2 MiB units in a range that has no memory, each with one page. */
+void shoal__region_collapse(struct shoal_region *region, uint64_t offset, uint64_t length_bytes);
 
 /* Map fd (which the handle takes over, on failure too) and write the header, `ready` included. */
 int shoal__region_format(int fd, uint64_t size_bytes, bool named, struct shoal_region **ret_region);

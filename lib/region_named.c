@@ -146,16 +146,15 @@ int shoal__region_adopt(int fd, struct shoal_region **ret_region)
     region = calloc(1, sizeof(*region));
     if (!region)
         goto fail;
-    void *address;
-    status = shoal__sys_mmap(NULL, (size_t)size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0,
-                             &address);
-    if (status < 0)
-        goto fail;
-    region->base = address;
     region->named = !sealed;
     region->size_bytes = size_bytes;
     region->page_bytes = (uint64_t)shoal__sys_page_size();
     region->fd = fd;
+    void *address;
+    status = shoal__region_map_whole(region, MAP_SHARED, &address);
+    if (status < 0)
+        goto fail;
+    region->base = address;
     /* Orders everything that the maker wrote before `ready` before what we read from here on. */
     (void)shoal__load_acquire(&((struct shoal__region_header *)address)->ready); /* SYNC: region-ready */
     *ret_region = region;

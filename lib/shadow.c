@@ -58,9 +58,7 @@ int shoal_shadow_create(struct shoal_region *region, struct shoal_shadow **ret_s
         return -ENOMEM;
     shadow->region = region;
     void *whole;
-    if (region->size_bytes <= SIZE_MAX &&
-        shoal__sys_mmap(NULL, (size_t)region->size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,
-                        region->fd, 0, &whole) == 0)
+    if (shoal__region_map_whole(region, MAP_PRIVATE, &whole) == 0)
         shadow->whole = whole;
     *ret_shadow = shadow;
     return 0;
