@@ -5,10 +5,10 @@
  * The problem: a forked worker has the pool's handles and mappings at birth; one that was executed anew, or forked from
  * another process, has nothing.
  *
- * The protocol: the parent hands over a few numbers and, in this order, the descriptors of the region, of the lifeline's
- * read end and, where bells are eventfds, of the owner's bell and each worker's. The worker maps the region wherever
- * there is room, since all places in it are offsets, and attaches to the task queue, the task ring and its own two
- * rings. The other workers' rings it never maps, but as part of the region, which becomes read-only in work().
+ * The protocol: the parent hands over a few numbers and, in this order, the descriptors of the region, of the
+ * lifeline's read end and, where bells are eventfds, of the owner's bell and each worker's. The worker maps the region
+ * wherever there is room, since all places in it are offsets, and attaches to the task queue, the task ring and its own
+ * two rings. The other workers' rings it never maps, but as part of the region, which becomes read-only in work().
  *
  * From there on it is as a forked worker: an engine of another process, which refuses everything but work().
  */

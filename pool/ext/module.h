@@ -47,8 +47,8 @@ int raise_error(int error, const char *what);
 void report_unraisable(PyObject *where);
 
 /*
- * Start a thread of ours, which has this name from its first moment on: who is about to fork tells ours from others by it.
- * 0 or -1, without an exception.
+ * Start a thread of ours, which has this name from its first moment on: who is about to fork tells ours from others by
+ * it. 0 or -1, without an exception.
  */
 int start_thread(const char *name, void (*body)(void *), void *arg);
 

@@ -71,8 +71,8 @@ static void tear_down(struct shared *shared)
 /* The region, where the parent's mapping is not: its place is taken. */
 static int open_elsewhere(int fd, void *parents, uint64_t size_bytes, struct shoal_region **ret_region)
 {
-    void *taken = mmap(parents, size_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
-                       -1, 0);
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    void *taken = mmap(parents, size_bytes, PROT_NONE, flags, -1, 0);
     int status = shoal_region_open_fd(fd, ret_region);
     if (taken != MAP_FAILED)
         munmap(taken, size_bytes);
@@ -217,7 +217,7 @@ static uint32_t take(struct shared *shared, struct shoal_waiter *waiter)
     }
 }
 
-static void another_program_serves_by_descriptor_wherever_it_maps(void)
+static void another_program_serves_wherever_it_maps(void)
 {
     struct test_footprint before;
     struct shared shared;
@@ -284,7 +284,7 @@ static void what_is_not_that_queue_is_refused(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        { "another program serves by descriptor, wherever it maps", another_program_serves_by_descriptor_wherever_it_maps },
+        { "another program serves by descriptor, wherever it maps", another_program_serves_wherever_it_maps },
         { "another program dies when the lifeline ends", another_program_dies_when_the_lifeline_ends },
         { "what is not that queue is refused", what_is_not_that_queue_is_refused },
     };
