@@ -315,6 +315,7 @@ def _initialize(initializer: Callable[..., object], *arguments: Any) -> None:
         initializer(*arguments)
     except BaseException:
         LOGGER.critical("Exception in initializer:", exc_info=True)
+        util._run_finalizers()  # type: ignore[attr-defined]  # a log may go through a queue, which has to be emptied
         raise
 
 

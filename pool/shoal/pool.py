@@ -7,12 +7,14 @@ before the result counts as ready, should be short, and what they raise is repor
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.pool
 import os
 import signal
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sized
 from multiprocessing import util
 from types import TracebackType
@@ -123,25 +125,31 @@ class IMapUnorderedIterator(IMapIterator):
 class PoolWorker:
     """What `Pool._pool` lists: a worker process as others look at it."""
 
+    exitcode: int | None = None  # the pool itself collects it: WorkerLost tells
+
     def __init__(self, index: int, pid: int) -> None:
         self.name = f"ShoalWorker-{index + 1}"
         self.pid = self.ident = pid or None  # None: it is being replaced
         self.daemon = False
 
+    @functools.cached_property
+    def sentinel(self) -> int:
+        """A descriptor that is readable once the process has ended, for `multiprocessing.connection.wait`."""
+        try:
+            descriptor = os.pidfd_open(self.pid or -1)
+        except OSError:  # it has ended: the end of a pipe that nobody writes to is readable, too
+            descriptor, other = os.pipe()
+            os.close(other)
+        weakref.finalize(self, os.close, descriptor)
+        return descriptor
+
     def is_alive(self) -> bool:
-        """Return whether the process exists."""
-        return self.pid is not None and os.path.exists(f"/proc/{self.pid}")
+        """Return whether the process runs."""
+        return self.pid is not None and not multiprocessing.connection.wait([self.sentinel], 0)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the process has ended, at most `timeout` seconds."""
-        try:
-            descriptor = os.pidfd_open(self.pid or -1)
-        except OSError:
-            return
-        try:
-            multiprocessing.connection.wait([descriptor], timeout)
-        finally:
-            os.close(descriptor)
+        multiprocessing.connection.wait([self.sentinel], timeout)
 
     def terminate(self) -> None:
         """Send SIGTERM; the pool replaces the worker."""

@@ -7,6 +7,7 @@ import random
 import sys
 import threading
 import time
+from multiprocessing import connection
 
 import pytest
 
@@ -202,3 +203,17 @@ def test_a_pool_made_in_a_thread_outlives_the_thread():
         assert pool.map(square, range(10)) == [x * x for x in range(10)]
         os.kill(pool._pool[0].pid, 9)
         assert pool.map(square, range(10)) == [x * x for x in range(10)]
+
+
+def test_the_end_of_a_worker_can_be_waited_for():
+    with shoal.Pool(2) as pool:
+        first, second = pool._pool
+        assert connection.wait([first.sentinel, second.sentinel], 0) == []
+        assert first.exitcode is None
+        first.kill()
+        assert connection.wait([first.sentinel, second.sentinel], TIMEOUT) == [first.sentinel]
+        first.join(TIMEOUT)
+        assert not first.is_alive()
+    second.join(TIMEOUT)
+    late = type(first)(0, second.pid)
+    assert connection.wait([late.sentinel], TIMEOUT) == [late.sentinel]
