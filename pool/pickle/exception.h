@@ -22,7 +22,7 @@ enum shoal_exception_family {
 /* base: one of the interpreter's own. */
 enum shoal_exception_family shoal__exception_family(PyTypeObject *base);
 
-/* Does a call of the class, as pickle makes it, give these fields? If false, it may do so all the same. No code runs. */
+/* Does a call of the class, as pickle makes it, give the fields? If false, it may do so all the same. Runs no code. */
 bool shoal__exception_is_as_called(PyObject *error, enum shoal_exception_family family);
 
 /* Into the dict `extras`: the fields that are something, or, with `like`, that are not what it has. 0 or -1. */

@@ -12,8 +12,8 @@
  *
  * So what has an __init__ of its own is made without it, by __new__, and all of its state is set afterwards. State is a
  * dict whose items BaseException.__setstate__ sets as attributes, links and `args` included: plain pickle reads it
- * anywhere. Only where a class has a __setattr__ of its own, as a frozen dataclass has, or a __setstate__, does the load
- * need Shoal, and then for what goes past these.
+ * anywhere. Only where a class has a __setattr__ of its own, as a frozen dataclass has, or a __setstate__, does the
+ * load need Shoal, and then for what goes past these.
  *
  * An exception of which pickle loses nothing is left to pickle, byte for byte, and so is one whose class has a
  * __reduce__ of its own, save for links and notes. Tracebacks stay behind: they hold the frames, and all that is in

@@ -6,8 +6,8 @@
  * be imported yet, and most objects are of none of them and must not pay for that.
  *
  * So each type is looked at once. What was found, which mostly is "nothing", stays in a table by the type's address,
- * four that fall together side by side, as long as the type's version tag is the same: a tag is never given twice, so an
- * entry for a type that died or was changed cannot match. An ordinary object pays a comparison or two.
+ * four that fall together side by side, as long as the type's version tag is the same: a tag is never given twice, so
+ * an entry for a type that died or was changed cannot match. An ordinary object pays a comparison or two.
  *
  * Types that only C can take apart are listed here; the others, and subclasses, are those of shoal._describe, which is
  * asked with the type and gives a describer: a callable(obj, protocol) -> what __reduce__ would say, or None.

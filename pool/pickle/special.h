@@ -19,8 +19,10 @@ typedef int (*shoal_special_saver)(struct shoal_encoder *e, PyObject *obj, const
 int shoal__save_made(struct shoal_encoder *e, PyObject *callable, PyObject *arguments, PyObject *obj);
 
 int shoal__save_property(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind);
-int shoal__save_wrapped(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind); /* classmethod, staticmethod */
-int shoal__save_own_descriptor(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind); /* a type's own, of C */
+/* classmethod, staticmethod */
+int shoal__save_wrapped(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind);
+/* A type's own, of C. */
+int shoal__save_own_descriptor(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind);
 int shoal__save_method(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind);
 int shoal__save_super(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind);
 

@@ -6,9 +6,9 @@
  * them, leaves nothing on the decoder's stack and the collector switched on as it was. What was loaded can be dumped
  * and loaded again, and is then the same (or refuses with an exception).
  *
- * The first byte of an input chooses how the rest is read; see the flags. Or the rest is the bytes of a code object, for
- * which version and checksum are made here: no mutation would ever get past these otherwise. What comes of it is not
- * used: CPython itself writes beyond the end of bytecode whose last instruction lacks its inline caches, as soon as
+ * The first byte of an input chooses how the rest is read; see the flags. Or the rest is the bytes of a code object,
+ * for which version and checksum are made here: no mutation would ever get past these otherwise. What comes of it is
+ * not used: CPython itself writes beyond the end of bytecode whose last instruction lacks its inline caches, as soon as
  * co_code is asked for. A stream may name only the harmless classes of fuzz_world.py and our own reconstructors,
  * otherwise the fuzzer would soon find os.system.
  *

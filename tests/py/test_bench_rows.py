@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# alone: measures
+"""Every row of the benchmarks, once and quickly: it works on both sides, and compares what it says."""
+
+import json
+import pathlib
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+BENCH = pathlib.Path(__file__).resolve().parents[2] / "bench"
+sys.path.insert(0, str(BENCH))
+
+import picklers  # noqa: E402
+import rows  # noqa: E402
+import rows_by_value  # noqa: E402
+import run  # noqa: E402
+
+
+@pytest.mark.parametrize("codec", [picklers.shoal_codec, picklers.cloudpickle_codec])
+@pytest.mark.parametrize("name", list(rows_by_value.BY_VALUE))
+def test_functions_and_classes_really_travel_by_value_on_both_sides(codec, name):
+    """A process that has none of our modules can load them with plain pickle."""
+    if codec is picklers.cloudpickle_codec:
+        pytest.importorskip("cloudpickle")
+    value = rows_by_value.by_value(name)
+    stream = codec().dumps(value, 5)
+    assert pickle.loads(stream) is not None
+    named = "pickle.load(sys.stdin.buffer)" if hasattr(value, "__name__") else "type(pickle.load(sys.stdin.buffer))"
+    load = f"import pickle, sys; print({named}.__name__)"
+    done = subprocess.run([sys.executable, "-c", load], input=stream, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().strip() == getattr(value, "__name__", type(value).__name__)
+
+
+def test_fresh_functions_are_new_to_every_cache_down_to_their_inner_code():
+    def codes(code):
+        inner = [codes(constant) for constant in code.co_consts if isinstance(constant, type(code))]
+        return [code, *(code for found in inner for code in found)]
+
+    make = rows_by_value.Maker(rows_by_value.by_value("loops"))
+    first, second = make(), make()
+    assert rows_by_value.BY_VALUE["loops"][1](first)
+    seen = codes(first.__code__) + codes(second.__code__) + codes(rows_by_value.by_value("loops").__code__)
+    assert len(set(seen)) == len(seen) >= 3
+
+
+# The same code as the smaller ones, with much more memory or time.
+TOO_LARGE = (
+    "echo/64-MiB",
+    "echo/256-MiB",
+    "plus-one/64-MiB",
+    "plus-one/256-MiB",
+    "plus-one-floor/64-MiB",
+    "plus-one-floor/256-MiB",
+    "in-place/64-MiB",
+    "from-arena/64-MiB",
+    "from-arena/1-GiB",
+    "table/multiprocessing",
+    "workers/32",
+    "workers/64",
+    "map-behind-computing/2-busy",
+    "apply/free-2-busy",
+    "submit/free-2-busy",
+    "arrays/1x1-GiB",
+    "arrays/16x64-MiB",
+    "arrays/1024x1-MiB",
+    "arrays/16384x64-KiB",
+)
+
+
+@pytest.mark.parametrize("name", [name for name in rows.all_rows().rows if name not in TOO_LARGE])
+def test_row_can_be_measured(name, tmp_path, capsys):
+    status = run.main([name, "--quick", "--rounds", "1", "--json", str(tmp_path / "figures.json")])
+    shown = capsys.readouterr().out
+    assert status == 0, shown
+    for row in json.loads((tmp_path / "figures.json").read_text())["rows"]:
+        if "skipped" in row:
+            pytest.skip(row["skipped"])
+        assert row["name"] in shown
+        assert all(row[name]["mean_seconds"] > 0 for name in ("ours", "theirs") if name in row)
+        assert ("ratio" in row) == bool(row["peer"])
