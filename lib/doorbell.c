@@ -22,6 +22,8 @@
  * system call, the word has changed already and the sleeper finds out within SHOAL__BELT_NS. Spurious wakes happen.
  * Costs: ring when nobody sleeps: a fence and a load. Does not: have two sleepers on one bell at a time.
  */
+#include <shoal/killpoint.h>
+
 #include "doorbell.h"
 
 #include "sys.h"
@@ -153,6 +155,7 @@ void shoal_doorbell_retract(struct shoal_doorbell *bell)
 static int wake(struct shoal_doorbell *bell)
 {
     int status = 0;
+    SHOAL_KILL_POINT("ring: word changed");
     switch (bell->kind) {
     case SHOAL_DOORBELL_URING:
         /* Everybody: a wait that an earlier sleep left behind in an io_uring must not swallow the one wake. */

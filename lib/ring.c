@@ -16,6 +16,7 @@
  * Guarantees: records arrive whole, in order, once. Costs: two stores and a load per record and side, no system call.
  * Does not: wait (a doorbell does), allow two writers or two readers, repair damage (shoal_ring_reset starts anew).
  */
+#include <shoal/killpoint.h>
 #include <shoal/ring.h>
 
 #include "atomic.h"
@@ -225,8 +226,10 @@ int shoal_ring_commit(struct shoal_ring *ring, uint64_t used_bytes)
     shoal__store_relaxed(record_word(ring, ring->tail), SHOAL__RING_TAG << SHOAL__RING_TAG_SHIFT | used_bytes);
     ring->tail += record_bytes(used_bytes);
     ring->room = 0;
+    SHOAL_KILL_POINT("commit: written");
     /* SYNC: ring-tail. Payload and record word before it. */
     shoal__store_release(&ring->writer->tail, ring->tail);
+    SHOAL_KILL_POINT("commit: published");
     return 0;
 }
 
@@ -287,6 +290,7 @@ void shoal_ring_pop(struct shoal_ring *ring)
         return;
     ring->head += ring->peeked;
     ring->peeked = 0;
+    SHOAL_KILL_POINT("pop: order read");
     /* SYNC: ring-head. Our reads of the record before it. */
     shoal__store_release(&ring->reader->head, ring->head);
 }

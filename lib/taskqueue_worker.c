@@ -10,6 +10,8 @@
  * Spinning: only the newest of those who come (whoever wrote `spinner` last), only while the owner process runs on
  * another CPU, for spin_ns; if that failed several times in a row, only now and then.
  */
+#include <shoal/killpoint.h>
+
 #include "taskqueue.h"
 
 #include <errno.h>
@@ -32,6 +34,7 @@ void shoal_taskqueue_returning(struct shoal_taskqueue *queue, unsigned worker)
 {
     if (worker >= queue->worker_count)
         return;
+    SHOAL_KILL_POINT("returning: to be said");
     /* Relaxed: who sees it late wakes one worker too many. */
     if (!queue->minds[worker].coming) {
         queue->minds[worker].coming = true;
@@ -86,6 +89,7 @@ static bool take(struct shoal_taskqueue *queue, unsigned worker, uint64_t entry,
     uint64_t claimed = shoal__word(generation, worker + 1, shoal__word_attempt(word), SHOAL_TASK_CLAIMED);
     if (!shoal__cas_acqrel(place, &word, claimed)) /* SYNC: task-word */
         return false;
+    SHOAL_KILL_POINT("claim: swapped");
     *ret_claim = (struct shoal_claim) { .slot = slot, .generation = generation, .word = claimed };
     return true;
 }
@@ -121,9 +125,11 @@ int shoal_taskqueue_claim(struct shoal_taskqueue *queue, unsigned worker, struct
         if (!taken || !describe(queue, &claim, ret_task))
             continue;
         *ret_claim = claim;
+        SHOAL_KILL_POINT("claim: described");
         publish_cpu(queue, worker); /* where the task runs: the owner process does not spin against it */
         if (queue->minds[worker].coming)
             pass_on(queue, worker);
+        SHOAL_KILL_POINT("claim: passed on");
         return 0;
     }
 }
@@ -139,6 +145,7 @@ int shoal_taskqueue_start(struct shoal_taskqueue *queue, unsigned worker, struct
     if (!shoal__cas_acqrel(&queue->slots[claim->slot].word, &word, started)) /* SYNC: task-word */
         return -ESTALE;
     claim->word = started;
+    SHOAL_KILL_POINT("start: swapped");
     return 0;
 }
 
@@ -227,9 +234,11 @@ static int rest(struct shoal_taskqueue *queue, unsigned worker, struct shoal_wai
     spinner_clear(queue, worker);
     uint32_t ticket = shoal_doorbell_announce(bell, SHOAL_URGENT); /* full fence: all of the above before these looks */
     int status = 1;
+    SHOAL_KILL_POINT("rest: announced");
     bool woken = shoal__load_relaxed(&line->stance) != SHOAL__SLEEPING;
     if (!woken && shoal__queue_backlog(queue) == 0 && !extra_wanted(extra))
         status = shoal_waiter_wait(waiter, bell, ticket, deadline_ns, mask);
+    SHOAL_KILL_POINT("rest: over");
     shoal_doorbell_retract(bell);
     shoal__and_seqcst(&queue->common->idle[worker / 64], ~shoal__idle_bit(worker));
     *ret_work = stop_coming(queue, worker);

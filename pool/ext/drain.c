@@ -14,6 +14,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include <shoal/killpoint.h>
+
 void engine_discard_later(struct engine *engine, PyObject *object)
 {
     if (object == NULL)
@@ -114,6 +116,7 @@ static void grant(struct engine *engine, unsigned index)
     struct order order = {.kind = ORDER_GRANT, .size_bytes = worker->wanted_bytes,
                           .limit_bytes = engine->home->budget_bytes};
     order.error = shoal_arena_alloc(engine->home->arena, worker->wanted_bytes, &order.offset);
+    SHOAL_PARENT_POINT("grant: allocated", shoal_peer_signal(&worker->peer, SIGKILL));
     if (order.error == -EDQUOT) {
         /* Results that nobody has fetched fill the budget. A running task may give something back; but it may also be
          * waiting for the very thread that waits for this result. So the budget yields after a while, and at once if
@@ -137,9 +140,11 @@ void engine_grant_leases(struct engine *engine)
 {
     engine->leases_wanted = false;
     for (unsigned i = 0; i < engine->worker_count; i++) {
-        if (engine->workers[i].wanted_bytes == 0 || engine->workers[i].peer.pidfd < 0)
+        if (engine->workers[i].wanted_bytes == 0)
             continue;
-        grant(engine, i);
+        /* Without a pidfd it is not watched yet: its start is under way in another thread. */
+        if (engine->workers[i].peer.pidfd >= 0)
+            grant(engine, i);
         engine->leases_wanted |= engine->workers[i].wanted_bytes != 0;
     }
 }
@@ -357,6 +362,7 @@ int engine_drain_worker(struct engine *engine, unsigned index)
             break;
         if (error == 0)
             error = take_record(engine, index, bytes, size);
+        SHOAL_PARENT_POINT("drain: record taken", shoal_peer_signal(&worker->peer, SIGKILL));
         if (error < 0) {
             kill_damaged(engine, worker);
             break;

@@ -23,6 +23,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <shoal/killpoint.h>
+
 #define FAILED_STARTS_MAX(engine) (3u * (engine)->worker_count + 3u)
 #define STATUS_WAIT_NS INT64_C(1000000000)
 
@@ -198,16 +200,28 @@ static bool needs_workers(struct engine *engine)
     return engine->broken == NULL && engine->terminated == NULL && engine->abandoned == NULL && !finished;
 }
 
+#ifdef SHOAL_KILL_POINTS
+/* Another one dies while this one is buried. */
+static bool kill_next(struct engine *engine, unsigned index)
+{
+    struct worker *other = &engine->workers[(index + 1) % engine->worker_count];
+    return other->peer.pidfd >= 0 && shoal_peer_signal(&other->peer, SIGKILL) >= 0;
+}
+#endif
+
 static void recover_worker(struct engine *engine, unsigned index, const struct shoal_peer_exit *end)
 {
     struct worker *worker = &engine->workers[index];
     pid_t pid = worker->peer.pid;
     engine->draining = true;
     engine_drain_worker(engine, index);
+    SHOAL_PARENT_POINT("bury: drained", kill_next(engine, index));
     engine->draining = false;
     engine_close_process(worker);
     shoal_taskqueue_bury(engine->queue, index);
+    SHOAL_PARENT_POINT("bury: marks cleared", kill_next(engine, index));
     recover_slots(engine, index, pid, end);
+    SHOAL_PARENT_POINT("bury: slots recovered", kill_next(engine, index));
     shoal_taskqueue_wake(engine->queue); /* for what was requeued: the replacement may never come up */
     engine_free_lease(engine, worker);
     shoal_arena_forget(engine->home->arena, engine->first_holder + index);
@@ -312,6 +326,8 @@ int engine_start_worker(struct engine *engine, unsigned index)
     worker->stopped = false; /* who marked it during the fork could not tell it */
     if (engine->terminated != NULL || engine->broken != NULL) { /* another thread ended the pool during the fork */
         worker->stopped = true;
+        shoal_peer_signal(&worker->peer, SIGKILL);
+    } else if (worker->damaged) { /* or has read nonsense from it, and could not kill it yet */
         shoal_peer_signal(&worker->peer, SIGKILL);
     } else if (engine->closed && engine->groups == NULL && engine_all_done(engine)) {
         engine_stop_workers(engine);

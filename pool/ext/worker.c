@@ -13,6 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <shoal/killpoint.h>
+
 #define LOOK_FOR_PARENT_NS INT64_C(10000000000) /* the lifeline is the rule; this is for who closed it */
 
 static bool parent_gone(const struct worker_side *side)
@@ -45,6 +47,7 @@ void worker_read_orders(struct engine *engine)
                 continue;
             side->lease = order.offset;
             side->lease_bytes = order.size_bytes;
+            SHOAL_KILL_POINT("lease: granted");
             uint64_t whole = (order.size_bytes + 4095) & ~UINT64_C(4095);
             if (shoal_region_protect(engine->home->region, order.offset, whole, true) < 0)
                 _exit(1); /* too many mappings for one process */
@@ -136,6 +139,7 @@ static void leave_if_forked(struct engine *engine)
 static void answer(struct engine *engine, uint32_t item, bool last, PyObject *result, PyObject *arguments)
 {
     leave_if_forked(engine);
+    SHOAL_KILL_POINT("task: called");
     if (result == NULL) {
         result_send_error(engine, item, last, "call", arguments);
     } else if (result_send(engine, RECORD_VALUE, item, last, result, arguments) < 0) {
@@ -147,6 +151,7 @@ static void serve_call(struct engine *engine)
 {
     struct worker_side *side = engine->side;
     PyObject *triple = input_begin(engine) < 0 ? NULL : input_next(engine);
+    SHOAL_KILL_POINT("task: read");
     if (start(engine) < 0) {
         Py_XDECREF(triple);
         abandon(engine);
@@ -193,6 +198,7 @@ static void serve_batch(struct engine *engine)
         Py_CLEAR(function);
         PyErr_Fetch(&error_type, &error, &traceback);
     }
+    SHOAL_KILL_POINT("batch: function read");
     bool ours = start(engine) == 0;
     uint32_t count = side->task.item_count;
     size_t of_function = side->block_count;
@@ -262,6 +268,7 @@ static int serve(struct engine *engine)
             return 1;
     }
     struct record bye = {.kind = RECORD_BYE, .block_offset = HOME_NO_BLOCK, .adopted = HOME_NO_BLOCK};
+    SHOAL_KILL_POINT("bye: to be said");
     result_send_plain(engine, &bye);
     return 0;
 }
@@ -329,6 +336,7 @@ static int set_up(struct engine *engine, PyObject *setup)
     PyObject *result = PyObject_CallNoArgs(setup);
     if (result != NULL) {
         Py_DECREF(result);
+        SHOAL_KILL_POINT("hello: to be said");
         result_send_plain(engine, &hello);
         return 0;
     }

@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <shoal/killpoint.h>
+
 #include "worker.h"
 
 #define RESULT_IN_RING_MAX (RESULT_RING_BYTES / 4)
@@ -66,6 +68,7 @@ void result_flush_releases(struct engine *engine)
         struct record record = {.kind = RECORD_RELEASE, .block_offset = side->releases[--side->release_count],
                                 .adopted = HOME_NO_BLOCK};
         uint64_t room;
+        SHOAL_KILL_POINT("release: to be said");
         memcpy(ring_reserve(engine, sizeof record, &room), &record, sizeof record);
         shoal_ring_commit(side->own->results, sizeof record);
     }
@@ -90,6 +93,7 @@ static int lease(struct engine *engine, uint64_t bytes)
     side->lease_there = false;
     side->lease_waiting = true;
     result_send_plain(engine, &record);
+    SHOAL_KILL_POINT("lease: asked for");
     while (side->lease_waiting && !side->stop) {
         worker_wait_for_parent(engine, lease_answered, side);
         worker_read_orders(engine);
@@ -147,6 +151,7 @@ static void send(struct engine *engine, struct outgoing *out, struct record *rec
 {
     struct worker_side *side = engine->side;
     outgoing_write(out, block, side->lease, stream_bytes, &record->stream_offset);
+    SHOAL_KILL_POINT("result: written");
     drop_shared(out);
     record->stream_bytes = stream_bytes;
     record->buffer_count = (uint32_t)out->taken_count;

@@ -16,7 +16,7 @@ from tree import c_files, includes, name_of, objects, python_files, run
 
 # The parts of the library and what each may use; a file belongs to the part that its name begins with.
 PARTS = {
-    "base": (("atomic", "layout", "sys", "export"), set()),
+    "base": (("atomic", "layout", "sys", "export", "killpoint"), set()),
     "region": (("region", "memory"), set()),
     "ring": (("ring",), {"region"}),
     "arena": (("arena",), {"region"}),

@@ -103,6 +103,32 @@ def test_endless_recursion_in_python_is_the_tasks_recursion_error(pool):
     assert works(pool)
 
 
+def test_a_replacement_that_wants_memory_before_its_start_is_over_gets_it(monkeypatch):
+    """Another thread reads what it asks for while the one that forked it has yet to note that it is there."""
+    asks, fork = os.pipe(), os.fork
+
+    def large():
+        os.write(asks[1], b".")
+        return bytes(300_000)
+
+    def slow_fork():
+        pid = fork()
+        if pid:
+            os.read(asks[0], 1)
+            for _ in range(30):  # the more chances, the surer that a bug shows; nothing waits for this
+                time.sleep(0.01)
+        return pid
+
+    with shoal.Pool(1) as pool:
+        pool.apply(abs, (1,))
+        monkeypatch.setattr(os, "fork", slow_fork)
+        pool._pool[0].kill()
+        assert len(pool.apply_async(large).get(TIMEOUT)) == 300_000
+        monkeypatch.undo()
+    for descriptor in asks:
+        os.close(descriptor)
+
+
 def test_an_idle_worker_that_is_killed_is_replaced(pool):
     for worker in pool._pool:
         worker.kill()

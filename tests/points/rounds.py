@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""rounds.py free|costly|parent PLACE...: let a worker die at each of these places, and print what is not as it should
+be. test_kill_points.py says what that is."""
+
+import gc
+import os
+import pathlib
+import sys
+import tempfile
+
+import numpy
+
+import shoal
+from work import TASKS, call, die, item, ran
+
+CALLS = range(30)
+ITEMS = range(30, TASKS)
+ROUNDS_MAX = 150
+PAYLOADS = [numpy.full(300_000, n, numpy.uint8) if n % 5 == 0 else bytes([n]) * 10 * n for n in CALLS]
+
+
+def outcomes_of(gets):
+    """For each get(): its value, or None for what was lost."""
+    outcomes = []
+    for get in gets:
+        try:
+            outcomes.append(get(60))
+        except shoal.WorkerLost:
+            outcomes.append(None)
+    return outcomes
+
+
+def one_round(pool, dies):
+    """Give the pool all kinds of work; how much of it was lost, besides the task that kills its worker on purpose."""
+    ran[:] = bytes(TASKS)
+    calls = [pool.apply_async(call, (n, PAYLOADS[n])) for n in CALLS]
+    items = pool.imap(item, ITEMS, chunksize=4)
+    death = [pool.apply_async(die)] if dies else []
+    outcomes = outcomes_of([result.get for result in calls] + [items.next for _ in ITEMS])
+    assert outcomes_of([result.get for result in death]) == [None] * len(death)
+    for n, outcome in enumerate(outcomes):
+        assert ran[n] <= 1, f"task {n} ran {ran[n]} times"
+        assert outcome is None or ran[n] == 1, f"task {n} has a value and did not run"
+        if outcome is not None:
+            wanted = PAYLOADS[n] if n in CALLS else b"y" * (200_000 if n % 7 == 0 else n)
+            assert outcome[0] == n and bytes(outcome[1]) == bytes(wanted)
+    pool._engine.verify()
+    return outcomes.count(None)
+
+
+def used():
+    gc.collect()
+    pool = shoal.Pool(1)
+    try:
+        return pool._engine.stats()["arena_used"], len(os.listdir("/proc/self/fd"))
+    finally:
+        pool.terminate()
+
+
+def attempt(place, when, may_lose):
+    handle, name = tempfile.mkstemp()
+    os.close(handle)
+    log = pathlib.Path(name)
+    os.environ.update(SHOAL_KILL_AT=place, SHOAL_KILL_WHEN=str(when), SHOAL_KILL_LOG=name)
+    lost = 0
+    with shoal.Pool(2, maxtasksperchild=15 if place.startswith("bye") else None) as pool:
+        for _ in range(ROUNDS_MAX):
+            lost += one_round(pool, dies=place.startswith("bury"))
+            if log.stat().st_size >= when:
+                break
+        else:
+            print("never reached:", place, when)
+        os.environ["SHOAL_KILL_AT"] = ""
+        lost += one_round(pool, dies=False)
+    log.unlink()
+    if lost > may_lose:
+        print("lost", lost, "at", place, when)
+
+
+def main(kind, *places):
+    os.environ.update(SHOAL_KILL_SPARE=str(os.getpid()), SHOAL_KILL_AT="")
+    used()
+    before = used()
+    for place in places:
+        for when in (1, 2):
+            attempt(place, when, may_lose=0 if kind == "free" else 1)
+    after = used()
+    if before != after:
+        print("left over:", before, after)
+    print(pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text(), end="")
+    print("done")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

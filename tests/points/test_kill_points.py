@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# alone: kills, and counts what the machine has left
+"""A worker dies at each named place of each protocol (<shoal/killpoint.h>), over each kind of doorbell.
+
+Needs the build that `./run test points` makes. Each place is tried in a pool of its own, at its first arrival and at a
+later one, under work of all kinds: single calls, batches, arguments and results in rings and in blocks, blocks that a
+task keeps. Then: every task has ended, with its value or with WorkerLost; user code ran at most once, and exactly once
+for a value; a death before the start of a task costs nothing; memory, descriptors and processes are as before.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = str(pathlib.Path(__file__).with_name("rounds.py"))
+DOORBELLS = ["uring", "uring-eventfd", "semaphore"]
+# Places that a worker passes before any user code runs, or when none does: nothing may be lost there.
+FREE_PLACES = [
+    "hello: to be said",
+    "claim: swapped",
+    "claim: described",
+    "claim: passed on",
+    "rest: announced",
+    "rest: over",
+    "task: read",
+    "batch: function read",
+    "release: to be said",
+    "bye: to be said",
+]
+# A death there may cost the item that was running.
+COSTLY_PLACES = [
+    "start: swapped",
+    "pop: order read",
+    "task: called",
+    "lease: asked for",
+    "lease: granted",
+    "result: written",
+    "returning: to be said",
+    "commit: written",
+    "commit: published",
+    "ring: word changed",
+]
+# Places in the parent at which it kills a worker: the one it reads from, or another than the one it buries.
+PARENT_PLACES = [
+    "grant: allocated",
+    "drain: record taken",
+    "bury: drained",
+    "bury: marks cleared",
+    "bury: slots recovered",
+]
+
+
+def run(doorbell, kind, places):
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", SCRIPT, kind, *places],
+        env={**os.environ, "SHOAL_DOORBELL": doorbell},
+        capture_output=True,
+        text=True,
+        timeout=max(120, float(os.environ.get("SHOAL_TEST_TIMEOUT", 0))),
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
+
+
+@pytest.mark.parametrize("doorbell", DOORBELLS)
+@pytest.mark.parametrize("half", [0, 1])
+def test_a_death_before_user_code_runs_costs_nothing(doorbell, half):
+    run(doorbell, "free", FREE_PLACES[half::2])
+
+
+@pytest.mark.parametrize("doorbell", DOORBELLS)
+@pytest.mark.parametrize("half", [0, 1])
+def test_a_death_in_a_task_or_its_answer_costs_that_item_at_most(doorbell, half):
+    run(doorbell, "costly", COSTLY_PLACES[half::2])
+
+
+@pytest.mark.parametrize("doorbell", DOORBELLS)
+def test_a_death_while_the_parent_reads_or_buries_costs_one_item_at_most(doorbell):
+    run(doorbell, "parent", PARENT_PLACES)
