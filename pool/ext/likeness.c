@@ -185,15 +185,20 @@ void likeness_clear(struct likeness *likeness)
 
 /* ---- definitions ---- */
 
-static uint64_t digest_function(PyFunctionObject *function)
+#define WRAPPED_MAX 4 /* functions in the closures of functions: what decorators make */
+
+static uint64_t digest_function(PyFunctionObject *function, unsigned depth)
 {
     uint64_t digest = mix((uintptr_t)function, (uintptr_t)function->func_code);
     digest = mix(digest, digest_of(function->func_defaults));
     digest = mix(digest, digest_of(function->func_kwdefaults));
     digest = mix(digest, digest_of(function->func_dict));
     PyObject *closure = function->func_closure;
-    for (Py_ssize_t i = 0; closure != NULL && i < PyTuple_GET_SIZE(closure); i++)
-        digest = mix(digest, digest_of(PyCell_GET(PyTuple_GET_ITEM(closure, i))));
+    for (Py_ssize_t i = 0; closure != NULL && i < PyTuple_GET_SIZE(closure); i++) {
+        PyObject *value = PyCell_GET(PyTuple_GET_ITEM(closure, i)); /* borrowed */
+        bool inside = value != NULL && PyFunction_Check(value) && depth > 0;
+        digest = mix(digest, inside ? digest_function((PyFunctionObject *)value, depth - 1) : digest_of(value));
+    }
     return digest;
 }
 
@@ -218,7 +223,8 @@ static uint64_t digest_class(PyTypeObject *type)
         if (!PyUnicode_CheckExact(name) || is_note(name))
             continue;
         digest = mix(digest, digest_of(name));
-        digest = mix(digest, PyFunction_Check(value) ? digest_function((PyFunctionObject *)value) : digest_of(value));
+        digest = mix(digest, PyFunction_Check(value) ? digest_function((PyFunctionObject *)value, WRAPPED_MAX)
+                                                    : digest_of(value));
     }
     return digest;
 }
@@ -226,6 +232,6 @@ static uint64_t digest_class(PyTypeObject *type)
 uint64_t definition_digest(PyObject *obj)
 {
     if (PyFunction_Check(obj))
-        return digest_function((PyFunctionObject *)obj);
+        return digest_function((PyFunctionObject *)obj, WRAPPED_MAX);
     return PyType_Check(obj) ? digest_class((PyTypeObject *)obj) : 0;
 }

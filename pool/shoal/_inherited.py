@@ -71,7 +71,7 @@ class _Use:
         self._seen.add(id(obj))
         if isinstance(obj, CachedFunction):
             self._to_do.append(_wrapped(obj))
-        elif isinstance(obj, FunctionType) and obj.__globals__ is self._namespace:
+        elif isinstance(obj, FunctionType):
             self._look_into(obj)
         elif not isinstance(obj, type) or obj.__module__ != "__main__":
             return
@@ -80,10 +80,11 @@ class _Use:
         self.parts.append(obj)
 
     def _look_into(self, function: FunctionType) -> None:
-        read = _ext._code_globals(function.__code__)
-        self.read.update(read)
-        self.assigned.update(_assigned(function.__code__))
-        self._to_do += [self._namespace[name] for name in read if name in self._namespace]
+        if function.__globals__ is self._namespace:
+            read = _ext._code_globals(function.__code__)
+            self.read.update(read)
+            self.assigned.update(_assigned(function.__code__))
+            self._to_do += [self._namespace[name] for name in read if name in self._namespace]
         for cell in function.__closure__ or ():
             try:
                 self._to_do.append(cell.cell_contents)

@@ -348,6 +348,21 @@ def test_decorated_functions_and_what_they_wrap(fresh_python):
     """)
 
 
+def test_a_registration_with_a_generic_function_is_seen(fresh_python):
+    fresh_python("""
+        import functools, shoal
+        @functools.singledispatch
+        def kind(x): return "any"
+        @kind.register
+        def _(x: int): return "int"
+        pool = shoal.Pool(1)
+        assert pool.map(kind, [1, "a"]) == ["int", "any"]
+        kind.register(str, lambda x: "str")
+        assert pool.map(kind, [1, "a"]) == ["int", "str"]
+        pool.terminate()
+    """)
+
+
 def test_two_pools_of_different_ages_each_have_their_own_view(fresh_python):
     fresh_python("""
         import shoal
