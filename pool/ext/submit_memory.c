@@ -10,6 +10,9 @@
 #include "engine.h"
 
 #include <errno.h>
+#include <signal.h>
+
+#include <shoal/killpoint.h>
 
 bool memory_may_come(int error)
 {
@@ -32,6 +35,8 @@ static bool block_there(void *arg)
         return true;
     wait->error = shoal_arena_alloc(wait->engine->home->arena, wait->bytes, &wait->offset);
     wait->settled = !memory_may_come(wait->error) || engine_all_done(wait->engine) || wait->engine->dead;
+    if (wait->settled && wait->error >= 0)
+        SHOAL_PARENT_POINT("memory: block found", raise(SIGINT) == 0);
     return wait->settled;
 }
 
@@ -52,8 +57,11 @@ static int raise_no_room(struct engine *engine, uint64_t bytes, int error)
 int memory_await_block(struct engine *engine, uint64_t bytes, uint64_t *ret_offset)
 {
     struct block_wait wait = {.engine = engine, .bytes = bytes};
-    if (engine_wait(engine, block_there, &wait, -1) < 0)
+    if (engine_wait(engine, block_there, &wait, -1) < 0) { /* a signal; another thread may have found it meanwhile */
+        if (wait.settled && wait.error >= 0)
+            shoal_arena_release(engine->home->arena, wait.offset);
         return -1;
+    }
     if (wait.error < 0)
         return raise_no_room(engine, bytes, wait.error);
     *ret_offset = wait.offset;

@@ -25,3 +25,7 @@ def item(n):
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_for(descriptor, _):
+    os.read(descriptor, 1)
