@@ -143,3 +143,13 @@ def test_every_source_is_in_the_makefile():
 def test_nothing_that_is_generated_is_in_the_repository():
     tracked = subprocess.run(["git", "ls-files", "-ci", "--exclude-standard"], cwd=TOP, capture_output=True, text=True)
     assert not tracked.stdout
+
+
+def test_each_pair_of_release_and_acquire_is_explained():
+    labels = {
+        label
+        for path in c_files("lib", "pool", "include")
+        for label in re.findall(r"SYNC: ([a-z]+-[a-z]+)", path.read_text())
+    }
+    explained = set(re.findall(r"^\| `([a-z]+-[a-z]+)`", (TOP / "docs/memory-order.md").read_text(), re.MULTILINE))
+    assert labels == explained
