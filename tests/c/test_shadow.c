@@ -110,7 +110,7 @@ static void it_is_known_whether_a_view_was_written(void)
         uint8_t *view = take(PAGE, MIB);
         volatile uint8_t sum = 0;
         for (uint64_t i = 0; i < MIB; i += PAGE)
-            sum += view[i]; /* page faults, but no writes */
+            sum = (uint8_t)(sum + view[i]); /* page faults, but no writes */
         int known = shoal_shadow_is_clean(shadow, view, MIB);
         view[MIB / 2] = 7; /* the same value */
         ASSERT_EQ(shoal_shadow_is_clean(shadow, view, MIB), 0);
