@@ -41,6 +41,8 @@ from shoal.errors import Payload, Stage, encode_error
 
 # What multiprocessing.spawn prepares before anything of Shoal can be imported; the rest when errors can be reported.
 FIRST = ("name", "authkey", "sys_path")
+# What a child of the forkserver has from it: this, and what the first function by value would import.
+PRELOADED = (__name__, "shoal._rebuild")
 
 
 class Descriptors:
@@ -235,7 +237,7 @@ def _ensure_forkserver() -> None:
     server: Any = forkserver._forkserver
     preload = server._preload_modules
     if __name__ not in preload:
-        server._preload_modules = [*preload, __name__]
+        server._preload_modules = [*preload, *PRELOADED]
     try:
         forkserver.ensure_running()
     finally:
