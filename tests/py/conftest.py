@@ -6,6 +6,7 @@
 - `leakcheck` (a fixture, or `pytestmark = pytest.mark.leakcheck` for a module) compares descriptors, child processes,
   shared mappings and names in /dev/shm before and after.
 - `fresh_python(source, …)` runs a script of its own: `__main__` functions, interpreter exit, Ctrl-C, environments.
+- `doorbell`, for a module or test that is to run over every kind of it.
 - `pool` and `executor` are ours with two workers; `gate` holds their tasks up (tasks.py).
 """
 
@@ -181,6 +182,18 @@ def fresh_python(tmp_path):
 
 
 # ---- a pool, an executor, and a gate for their tasks ----
+
+
+@pytest.fixture(params=["uring", "uring-eventfd", "semaphore"])
+def doorbell(request, monkeypatch):
+    """Pools that the test makes, here or in a fresh interpreter, use this kind; one that cannot be had is skipped."""
+    import shoal
+
+    monkeypatch.setenv("SHOAL_DOORBELL", request.param)
+    try:
+        shoal.Pool(1).terminate()
+    except OSError as error:
+        pytest.skip(f"no doorbell of kind {request.param} here: {error}")
 
 
 @pytest.fixture

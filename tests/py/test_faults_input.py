@@ -14,7 +14,7 @@ import pytest
 import shoal
 from tasks import TIMEOUT, square, works
 
-pytestmark = pytest.mark.leakcheck
+pytestmark = [pytest.mark.leakcheck, pytest.mark.usefixtures("doorbell")]
 
 
 # ---- exceptions of all kinds ----

@@ -16,7 +16,7 @@ import pytest
 import shoal
 from tasks import TIMEOUT, kill_self, square, works
 
-pytestmark = pytest.mark.leakcheck
+pytestmark = [pytest.mark.leakcheck, pytest.mark.usefixtures("doorbell")]
 
 
 # ---- workers that die ----
