@@ -17,7 +17,7 @@ import pytest
 import shoal
 from tasks import TIMEOUT, works
 
-pytestmark = pytest.mark.leakcheck
+pytestmark = [pytest.mark.leakcheck, pytest.mark.usefixtures("doorbell")]
 
 
 def start_script(source, tmp_path, **options):
