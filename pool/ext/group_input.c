@@ -202,10 +202,10 @@ static int refill_once(struct shoal_group *self)
 }
 
 /* Enough is under way to keep the workers busy, and the one who takes results has waited for the input: go back to him
- * if there is something for him. A feeder holds nobody up. */
+ * if there is something for him. A feeder holds nobody up, and a bounded call begins with as much as it may have. */
 static bool enough_for_now(struct shoal_group *self, int64_t since_ns)
 {
-    if (self->fed || shoal_now_ns() - since_ns < PULL_NS)
+    if (self->fed || (self->bounded && self->cursor == 0) || shoal_now_ns() - since_ns < PULL_NS)
         return false;
     self->slow = true;
     struct engine *engine = self->owner.engine;
