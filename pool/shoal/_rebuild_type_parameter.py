@@ -8,6 +8,7 @@ it is the same in each run of a program. One that comes home is the same object.
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import typing
 import weakref
@@ -19,6 +20,14 @@ _identities: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()
 _ordinals: dict[bytes, int] = {}
 _BASE_SIZE = 12
 _ORDINAL_SIZE = 4
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread may have held it at the fork
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _place(value: Any) -> str:

@@ -101,3 +101,37 @@ def test_as_an_error_it_refuses_the_pool_and_leaves_nothing(fresh_python):
     """
     done = fresh_python(THREADS + source, env={"PYTHONWARNINGS": "error::RuntimeWarning"})
     assert (done.stdout, done.stderr) == ("refused 2 True\n", "")
+
+
+def test_no_lock_of_shoals_stays_locked_in_a_forked_child(fresh_python):
+    source = """
+    import importlib, pkgutil, _thread
+    def locks():
+        for module in [module for name, module in sys.modules.items() if name.split(".")[0] == "shoal"]:
+            for name, value in list(vars(module).items()):
+                if isinstance(value, (_thread.LockType, _thread.RLock)):
+                    yield f"{module.__name__}.{name}", value
+    for module in pkgutil.walk_packages(shoal.__path__, "shoal."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    held = threading.Event()
+    def hold():
+        for _, lock in locks():
+            lock.acquire()
+        held.set()
+        stop.wait()
+    threading.Thread(target=hold, daemon=True).start()
+    held.wait()
+    print(len(list(locks())))
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        print([name for name, lock in locks() if not lock.acquire(timeout=0)])
+        sys.stdout.flush()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os._exit(0)
+    """
+    count, still_locked = fresh_python(THREADS + source).stdout.splitlines()
+    assert int(count) >= 4
+    assert still_locked == "[]"

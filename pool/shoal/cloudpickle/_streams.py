@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+import os
 import sys
 import threading
 import types
@@ -26,6 +27,14 @@ __all__ = ["CellType"]
 
 _lock = threading.Lock()
 _by_id: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it at the fork
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _known(tracker_id: str | None, made: Any) -> Any:
