@@ -9,8 +9,9 @@
  * written there, the mapping shows the region as it is, so the pages can stay for the next view of the same bytes,
  * whatever they are by then. So when a view is given back there is one question: was it written?
  *   - No page fault in this process since it was taken: no, as the first write to a page is a fault.
- *   - Otherwise the page tables know (PAGEMAP_SCAN, Linux 6.7): a page of our own is no page of the file. Looking costs
- *     7 ns per page that is mapped; it may take a tenth of the time that the view was out.
+ *   - Otherwise the page tables know (PAGEMAP_SCAN, Linux 6.7): a page of our own is no page of the file. Looking takes
+ *     0.4 ms for 64 MiB mapped by small pages, nothing for what is not mapped; it may take a tenth of the time that the
+ *     view was out.
  *   - It was, or that took too long: MADV_DONTNEED, and all of it is the region's again.
  * Two views at a time never share a page, as giving back one must not undo what the other wrote: a range that is out
  * is mapped once more, by itself, and so is everything where the whole region cannot be mapped (RLIMIT_AS, strict
@@ -32,7 +33,7 @@
 #include <sys/mman.h>
 
 #define OWN_MAPPINGS_MAX 8192u               /* leaves seven eighths of what Linux allows to the rest of the process */
-#define SCAN_STEP_BYTES (UINT64_C(16) << 20) /* about 30 microseconds */
+#define SCAN_STEP_BYTES (UINT64_C(16) << 20) /* about 0.1 ms */
 #define SCAN_AT_LEAST_NS 100000
 #define SCAN_SHARE 10 /* of the time that the view was out */
 
