@@ -49,8 +49,12 @@ void worker_read_orders(struct engine *engine)
             side->lease_bytes = order.size_bytes;
             SHOAL_KILL_POINT("lease: granted");
             uint64_t whole = (order.size_bytes + 4095) & ~UINT64_C(4095);
-            if (shoal_region_protect(engine->home->region, order.offset, whole, true) < 0)
-                _exit(1); /* too many mappings for one process */
+            int error = shoal_region_protect(engine->home->region, order.offset, whole, true);
+            if (error < 0) { /* too many mappings for one process; the next grant takes this one back */
+                side->lease_there = false;
+                side->lease_error = error;
+                continue;
+            }
             if (whole >= 65536)
                 shoal_region_populate(engine->home->region, order.offset, whole, true);
         }

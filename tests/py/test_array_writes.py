@@ -358,3 +358,45 @@ def test_several_arrays_that_come_back_are_the_memory_that_the_task_had(one):
     array, there = one.apply(give_one, [np.full(50_000, n) for n in range(4)])
     assert place(array) != there, "a part does not hold all of it"
     assert array.sum() == 50_000
+
+
+def test_a_worker_with_too_many_mappings_goes_on(fresh_python):
+    done = fresh_python(
+        """
+        import mmap, sys
+        import numpy as np, shoal
+        def fill(array):
+            was = float(array[0])
+            array[:] = 7
+            return was
+        def use_up():
+            sys.taken = []
+            try:
+                while True:  # read-only and writable in turns, or neighbours would be merged
+                    kind = mmap.PROT_READ | (mmap.PROT_WRITE if len(sys.taken) % 2 else 0)
+                    sys.taken.append(mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, kind))
+            except OSError:
+                pass
+            for _ in range(8):
+                sys.taken.pop()
+            return len(sys.taken) > 10_000
+        def again():
+            sys.taken = None
+        shared, plain = shoal.share(np.ones(100_000)), np.ones(100_000)
+        with shoal.Pool(1) as pool:
+            pid = pool.apply(__import__("os").getpid)
+            print(pool.apply(use_up))
+            for array in [shared, plain] * 10:
+                assert pool.apply(fill, (array,)) == 1
+            kept = []
+            try:
+                kept = [pool.apply(np.full, (100_000, n)) for n in range(20)]
+            except MemoryError:
+                pass
+            assert all((array == n).all() for n, array in enumerate(kept))
+            pool.apply(again)
+            assert (pool.apply(np.full, (100_000, 5)) == 5).all()
+            print(pool.apply(__import__("os").getpid) == pid, shared.sum(), plain.sum())
+        """
+    )
+    assert done.stdout == "True\nTrue 100000.0 100000.0\n"
