@@ -6,9 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -157,85 +155,6 @@ static void region_protection_is_this_process_only(void)
     shoal_region_free(region);
 }
 
-static void region_ranges_can_be_private_and_shared_again(void)
-{
-    struct shoal_region *region;
-    void *mirror;
-    REQUIRE_OK(shoal_region_create(16 * PAGE, &region));
-    ASSERT_OK(shoal_region_reserve(region, PAGE, 2 * PAGE));
-    REQUIRE_OK(shoal_region_mirror(region, PAGE, 2 * PAGE, &mirror)); /* what the others see */
-    uint8_t *place = shoal_region_at(region, PAGE, 1), *others = mirror;
-    place[0] = 1;
-    ASSERT_OK(shoal_region_privatize(region, PAGE, PAGE));
-    ASSERT_EQ(place[0], 1);
-    place[0] = 2;
-    place[PAGE] = 3;
-    ASSERT_EQ(others[0], 1);
-    ASSERT_EQ(others[PAGE], 3);
-    ASSERT_OK(shoal_region_share(region, PAGE, PAGE, false));
-    ASSERT_EQ(place[0], 1);
-    ASSERT_EQ(test_wait(test_fork(allowed, place)), -SIGSEGV);
-    ASSERT_OK(shoal_region_share(region, PAGE, PAGE, true));
-    place[0] = 4;
-    ASSERT_EQ(others[0], 4);
-    ASSERT_EQ(shoal_region_share(region, PAGE, 0, true), -EINVAL);
-    ASSERT_EQ(shoal_region_share(region, 16 * PAGE, PAGE, true), -EINVAL);
-    ASSERT_OK(shoal_region_unmirror(mirror, 2 * PAGE));
-    shoal_region_free(region);
-}
-
-/* Of the mapping at this address: how much of it has pages of 2 MiB. */
-static uint64_t huge_bytes(const void *address)
-{
-    char line[512], wanted[32];
-    uint64_t kib = 0;
-    bool found = false;
-    snprintf(wanted, sizeof(wanted), "%lx-", (unsigned long)(uintptr_t)address);
-    FILE *file = fopen("/proc/self/smaps", "re");
-    while (file && fgets(line, sizeof(line), file)) {
-        if (strchr(line, '-') && strstr(line, " rw-s "))
-            found = strncmp(line, wanted, strlen(wanted)) == 0;
-        if (found && sscanf(line, "ShmemPmdMapped: %" SCNu64, &kib) == 1)
-            break;
-    }
-    if (file)
-        fclose(file);
-    return kib * 1024;
-}
-
-static void region_ranges_get_large_pages_where_the_system_has_them(void)
-{
-    struct shoal_region *region;
-    REQUIRE_OK(shoal_region_create(64 * MIB, &region));
-    ASSERT_EQ((uintptr_t)shoal_region_base(region) % (2 * MIB), 0);
-    ASSERT_OK(shoal_region_reserve(region, MIB, 8 * MIB)); /* three whole units in it */
-    ASSERT_EQ(backed_bytes(region), PAGE + 8 * MIB);
-    uint64_t huge = huge_bytes(shoal_region_base(region));
-    uint8_t *bytes = shoal_region_at(region, MIB, 8 * MIB);
-    for (uint64_t i = 0; i < 8 * MIB; i += PAGE)
-        ASSERT_EQ(bytes[i], 0);
-    ASSERT_OK(shoal_region_discard(region, MIB, 8 * MIB));
-    ASSERT_EQ(backed_bytes(region), PAGE);
-    shoal_region_free(region);
-    if (huge != 6 * MIB)
-        test_skip("no large pages to be had");
-}
-
-static void region_ranges_are_backed_all_the_same_without_large_pages(void)
-{
-    const int errors[] = {-EINVAL, -ENOMEM, -EINTR};
-    for (size_t i = 0; i < 3; i++) {
-        struct shoal_region *region;
-        REQUIRE_OK(shoal_region_create(64 * MIB, &region));
-        test_fault(TEST_FAULT_madvise, 0, 1, errors[i]);
-        ASSERT_OK(shoal_region_reserve(region, 0, 32 * MIB));
-        ASSERT_EQ(test_fault_calls(TEST_FAULT_madvise), 1); /* and is left alone for a while */
-        ASSERT_EQ(backed_bytes(region), 32 * MIB);
-        test_fault_clear();
-        shoal_region_free(region);
-    }
-}
-
 static int read_in_child(void *arg)
 {
     struct shoal_region *region = arg;
@@ -363,9 +282,6 @@ static const struct test tests[] = {
     { "places that are not wholly inside are refused, without overflow", region_places_outside_are_refused },
     { "a mirrored range is contiguous across its end", region_mirror_makes_a_wrapping_record_contiguous },
     { "read-only in one process leaves the others writing", region_protection_is_this_process_only },
-    { "ranges get large pages where the system has them", region_ranges_get_large_pages_where_the_system_has_them },
-    { "ranges are backed all the same without large pages", region_ranges_are_backed_all_the_same_without_large_pages },
-    { "a range can be made private, and shared again", region_ranges_can_be_private_and_shared_again },
     { "a handle works in a forked child, which may free it", region_handle_works_in_a_forked_child },
     { "a region opened by descriptor is independent of the first handle",
       region_opened_by_descriptor_shows_the_same_bytes_elsewhere },
