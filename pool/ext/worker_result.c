@@ -37,8 +37,11 @@ static uint8_t *ring_reserve(struct engine *engine, uint64_t want, uint64_t *ret
 {
     struct room_wait wait = {.side = engine->side, .want = want};
     void *place;
-    while (shoal_ring_reserve(engine->side->own->results, want, &place, ret_room) == -EAGAIN)
+    int error;
+    while ((error = shoal_ring_reserve(engine->side->own->results, want, &place, ret_room)) == -EAGAIN)
         worker_wait_for_parent(engine, room_there, &wait);
+    if (error < 0)
+        _exit(1); /* more than the ring can ever hold, or its positions are damaged; the parent says so */
     return place;
 }
 
