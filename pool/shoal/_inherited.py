@@ -21,7 +21,7 @@ def let_inherit(engine: _ext.Engine, initializer: Callable[..., object] | None) 
     namespace = getattr(sys.modules.get("__main__"), "__dict__", None)
     if type(namespace) is not dict or namespace.get("__name__") != "__main__":
         return
-    own = sorted(_Use(namespace, _plain(initializer)).assigned)
+    own = sorted(_Use(namespace, initializer, type(initializer)).assigned)
     find = functools.partial(_uses, namespace)
     engine.inherit(_ext.Inherited(namespace, list(_definitions(namespace)), own, find, _can_be_sent), CachedFunction)
 
@@ -54,17 +54,20 @@ def _uses(namespace: Namespace, obj: object) -> tuple[tuple[str, ...], tuple[obj
 class _Use:
     """What an object of `__main__` uses, followed through whatever else of `__main__` it uses."""
 
-    def __init__(self, namespace: Namespace, obj: object) -> None:
+    def __init__(self, namespace: Namespace, *objects: object) -> None:
         self.read: set[str] = set()
         self.assigned: set[str] = set()
         self.parts: list[object] = []
         self._namespace = namespace
         self._seen: set[int] = set()
-        self._to_do = [obj]
+        self._to_do = list(objects)
         while self._to_do:
             self._look_at(self._to_do.pop())
 
     def _look_at(self, obj: Any) -> None:
+        if isinstance(obj, functools.partial):
+            arguments = [*obj.args, *obj.keywords.values()]
+            self._to_do += [*arguments, *map(type, arguments)]
         obj = _plain(obj)
         if id(obj) in self._seen:
             return

@@ -35,6 +35,7 @@ def test_an_initializer_sets_a_global_that_tasks_read(fresh_python):
                 assert pool.map(lambda i: data[i] + more, range(3)) == expected
             with shoal.ProcessPoolExecutor(2, initializer=init, initargs=([1, 2, 3],)) as executor:
                 assert list(executor.map(work, range(3))) == expected
+                assert executor.submit(lambda: data).result() == [1, 2, 3]
                 assert executor.submit(work, 2).result() == 9
             assert data is None and "more" not in globals()
     """)
@@ -345,6 +346,31 @@ def test_decorated_functions_and_what_they_wrap(fresh_python):
         bound = functools.partial(tell, 2)
         assert pool.apply(bound) == "2m!"
         pool.terminate()
+    """)
+
+
+def test_initializers_of_every_kind(fresh_python):
+    fresh_python("""
+        import functools, shoal
+        data = None
+        def keep(value):
+            global data
+            data = value
+        class Keeper:
+            def __call__(self, value): keep(value)
+            def method(self, value): keep(value)
+            @staticmethod
+            def plain(value): keep(value)
+        kinds = [keep, functools.partial(keep), Keeper(), Keeper().method, Keeper.plain, lambda value: keep(value)]
+        for initializer in kinds:
+            with shoal.Pool(1, initializer, (5,)) as pool:
+                data = None
+                assert pool.apply(lambda: data) == 5, initializer
+                def later():
+                    return data
+                assert pool.apply(later) == 5, initializer
+            with shoal.ProcessPoolExecutor(1, initializer=initializer, initargs=(6,)) as executor:
+                assert executor.submit(lambda: data).result() == 6, initializer
     """)
 
 
