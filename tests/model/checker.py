@@ -5,10 +5,9 @@
 The models stand beside this file, one for each protocol; each says at its top which C functions it mirrors, what it
 promises, and what its constants mean. The tests check small configurations, which take seconds; by hand, larger ones:
 
-    checker.py claim CRASHES=2 ENTRIES=2 TASKS=3     about 15 million states
-    checker.py claim WORKERS=3 REVOKES=0             three workers
-    checker.py wake CRASHES=1 LATE=1 LEAVES=1        everything at once
-    checker.py wake WORKERS=3 TASKS=3 CRASHES=0
+    checker.py claim CRASHES=2 ENTRIES=2 TASKS=3 REVOKES=0      53 million states
+    checker.py wake WORKERS=3 TASKS=1                           56 million, three workers of which one dies
+    checker.py wake LATE=1 LEAVES=1                             46 million, all at once with two workers
     checker.py results CRASHES=2 LATE=1
 
 A state takes 12 bytes (hash compaction). A model is searched to its end or the check fails.

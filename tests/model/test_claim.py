@@ -16,8 +16,8 @@ def test_a_death_at_any_step_while_the_index_ring_is_compacted():
     holds("claim", "CRASHES=1", "REVOKES=0", "ENTRIES=2")
 
 
-def test_three_workers():
-    holds("claim", "WORKERS=3", "CRASHES=0", "REVOKES=0")
+def test_a_death_at_any_step_among_three_workers():
+    holds("claim", "WORKERS=3", "CRASHES=1", "REVOKES=0")
 
 
 @pytest.mark.parametrize("bug", seeded_bugs("claim"))

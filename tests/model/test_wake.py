@@ -20,6 +20,10 @@ def test_a_death_at_any_step():
     holds("wake", "CRASHES=1", "TASKS=1")
 
 
+def test_three_workers():
+    holds("wake", "WORKERS=3", "CRASHES=0", "TASKS=1")
+
+
 def test_stores_that_come_late():
     holds("wake", "CRASHES=0", "TASKS=1", "LATE=1")
 

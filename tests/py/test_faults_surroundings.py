@@ -144,6 +144,32 @@ def test_an_argument_that_is_changed_right_after_the_call():
         assert [result.get(TIMEOUT) for result in results] == [[1, 2], 0, 0]
 
 
+def test_what_a_dead_worker_changed_is_unchanged_for_the_one_who_goes_on():
+    """The rest of a batch sees the function's captured values, and its own arguments, as they were submitted."""
+    numpy = pytest.importorskip("numpy")
+    array, box = numpy.zeros(1 << 18), [0]
+
+    def work(pair):
+        number, own = pair
+        seen = float(array[0]), box[0], float(own[0])
+        array[0] += 1
+        box[0] += 1
+        own[0] += 1
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return seen
+
+    own = numpy.zeros(1 << 17)
+    with shoal.Pool(2) as pool:
+        results = pool.imap(work, [(number, own) for number in range(4)], chunksize=4)
+        assert next(results) == (0, 0, 0)
+        with pytest.raises(shoal.WorkerLost):
+            next(results)
+        assert next(results) == (0, 0, 0)
+        assert next(results) == (1, 1, 0)
+    assert (array[0], box, own[0]) == (0, [0], 0)
+
+
 def test_a_hundred_thousand_outstanding_futures():
     with shoal.ProcessPoolExecutor(2) as executor:
         futures = [executor.submit(square, x) for x in range(100_000)]
