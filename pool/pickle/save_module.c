@@ -74,8 +74,12 @@ static int save_by_name(struct shoal_encoder *e, PyObject *module, PyObject *nam
 int shoal__save_module(struct shoal_encoder *e, PyObject *module)
 {
     PyObject *name = PyModule_GetNameObject(module);
-    if (!name)
+    if (!name) {
+        if (PyErr_ExceptionMatches(PyExc_SystemError))
+            PyErr_SetString(e->state->shared.pickling_error,
+                            "cannot pickle a nameless module: its __name__ is no string");
         return -1;
+    }
     PyObject *imported = PyDict_GetItemWithError(PyImport_GetModuleDict(), name); /* borrowed, compared only */
     int result, registered = shoal__is_registered(e->state, name);
     if (registered < 0 || (!imported && PyErr_Occurred()))
