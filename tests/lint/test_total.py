@@ -144,3 +144,19 @@ def test_however_much_failed_it_fits_on_a_page(results):
     assert len(lines) < 150
     assert "py-test_00: tests/py/test_a.py::test_0" in lines
     assert lines[-1] == "0 passed, 400 failed, 0 skipped"
+
+
+@pytest.mark.parametrize(
+    ("text", "summed"),
+    [
+        ("import pytest\npytest.skip('not here', allow_module_level=True)\n", "0 passed, 0 failed, 1 skipped"),
+        ("def helper(): pass\n", "0 passed, 1 failed, 0 skipped"),
+    ],
+)
+def test_a_file_that_is_skipped_as_a_whole_is_no_failure_and_one_without_a_test_is(results, tmp_path, text, summed):
+    results.mkdir()
+    file = tmp_path / "test_made_up.py"
+    file.write_text(text)
+    command = ["tests/one-file", results, "py", sys.executable, file]
+    assert subprocess.run(command, cwd=TOP, stdout=subprocess.DEVNULL).returncode == 0
+    assert total(results)[-1] == summed
