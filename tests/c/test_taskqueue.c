@@ -1,88 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * test_taskqueue.c - each step of a task, one after the other, and what is scribbled over.
- *
- * Why this file is long: it is one structure, whose steps all need the same fixture.
- */
-#include <shoal/taskqueue.h>
-
-#include "support.h"
+/* test_taskqueue.c - each step of a task, one after the other, and what is scribbled over. */
 #include "taskqueue.h"
+#include "taskqueue_steps.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
 #include <string.h>
-
-#define OFFSET 8192u
-#define MS 1000000ll
-
-struct fixture {
-    struct shoal_region *region;
-    struct shoal_taskqueue *queue;
-    enum shoal_doorbell_kind kind;
-};
-
-static bool set_up(struct fixture *f, uint32_t slot_count, uint32_t worker_count, int64_t spin_ns)
-{
-    *f = (struct fixture) { 0 };
-    if (!ASSERT_OK(shoal_doorbell_choose(&f->kind)))
-        return false;
-    struct shoal_taskqueue_config config = {
-        .slot_count = slot_count, .worker_count = worker_count, .doorbell = f->kind, .spin_ns = spin_ns
-    };
-    uint64_t footprint = shoal_taskqueue_footprint(&config);
-    return ASSERT_OK(shoal_region_create(OFFSET + footprint, &f->region)) &&
-           ASSERT_OK(shoal_region_reserve(f->region, OFFSET, footprint)) &&
-           ASSERT_OK(shoal_taskqueue_create(f->region, OFFSET, &config, &f->queue)) &&
-           ASSERT_OK(shoal_taskqueue_check(f->queue));
-}
-
-static void tear_down(struct fixture *f)
-{
-    shoal_taskqueue_free(f->queue);
-    shoal_region_free(f->region);
-}
-
-/* The whole task is derived from its tag, so that a mixture of two shows. */
-static struct shoal_task task_of(uint64_t tag)
-{
-    uint32_t small = (uint32_t)tag;
-    return (struct shoal_task) { .tag = tag, .stream_offset = tag * 3, .stream_bytes = tag * 5, .block_offset = ~tag,
-                                 .flags = small, .first_item = small + 1, .item_count = small + 2 };
-}
-
-/* Acquire and publish; the slot. */
-static uint32_t submit(struct fixture *f, uint64_t tag)
-{
-    int slot = shoal_taskqueue_acquire(f->queue);
-    struct shoal_task task = task_of(tag);
-    ASSERT_OK(shoal_taskqueue_publish(f->queue, (uint32_t)slot, &task, NULL));
-    return (uint32_t)slot;
-}
-
-/* Claim; the tag, or -errno. */
-static int64_t claim_tag(struct fixture *f, unsigned worker, struct shoal_claim *ret_claim)
-{
-    struct shoal_task task;
-    int status = shoal_taskqueue_claim(f->queue, worker, &task, ret_claim);
-    if (status < 0)
-        return status;
-    struct shoal_task expected = task_of(task.tag);
-    ASSERT_OK(memcmp(&task, &expected, sizeof task));
-    return (int64_t)task.tag;
-}
-
-static void expect_state(struct fixture *f, uint32_t slot, enum shoal_task_state expected, unsigned expected_worker)
-{
-    enum shoal_task_state state;
-    unsigned worker;
-    uint32_t generation;
-    REQUIRE_OK(shoal_taskqueue_state(f->queue, slot, &state, &worker, &generation));
-    ASSERT_EQ(state, expected);
-    ASSERT_EQ(worker, expected_worker);
-    ASSERT_OK(shoal_taskqueue_check(f->queue));
-}
 
 /* ---- the way of a task ---- */
 
@@ -132,7 +56,7 @@ static void what_makes_no_sense_is_refused(void)
         { .slot_count = 65536, .worker_count = 1, .doorbell = f.kind }, /* does not fit into this region */
     };
     for (size_t i = 0; i < sizeof configs / sizeof *configs; i++)
-        ASSERT_EQ(shoal_taskqueue_create(f.region, OFFSET, &configs[i], &queue), -EINVAL);
+        ASSERT_EQ(shoal_taskqueue_create(f.region, QUEUE_OFFSET, &configs[i], &queue), -EINVAL);
     ASSERT_EQ(shoal_taskqueue_footprint(&configs[0]), 0);
     CU_ASSERT_PTR_NULL(queue);
     ASSERT_EQ(shoal_taskqueue_publish(f.queue, 0, &task, NULL), -EINVAL); /* not acquired */
@@ -367,132 +291,6 @@ static void a_worker_can_write_nothing_that_is_the_owners(void)
     tear_down(&f);
 }
 
-/* ---- whom to wake ---- */
-
-/* As a worker does before it sleeps. */
-static void lie_down(struct fixture *f, unsigned worker, uint64_t rest_ns)
-{
-    shoal__store_release(&f->queue->workers[worker].rest_ns, rest_ns);
-    shoal__store_release(&f->queue->workers[worker].stance, SHOAL__SLEEPING);
-    shoal__or_seqcst(&f->queue->common->idle[worker / 64], shoal__idle_bit(worker));
-    shoal_doorbell_announce(shoal_taskqueue_worker_bell(f->queue, worker), SHOAL_URGENT);
-}
-
-static bool was_rung(struct fixture *f, unsigned worker)
-{
-    return !shoal_doorbell_sleeps(shoal_taskqueue_worker_bell(f->queue, worker));
-}
-
-static void no_more_are_woken_than_there_are_tasks_less_those_who_come(void)
-{
-    struct fixture f;
-    if (!set_up(&f, 16, 100, 0))
-        return;
-    ASSERT_EQ(shoal_taskqueue_wake(f.queue), 0);
-    lie_down(&f, 5, 100);
-    lie_down(&f, 70, 300);
-    lie_down(&f, 99, 200);
-    ASSERT_EQ(shoal_taskqueue_idle(f.queue), 3);
-    ASSERT_EQ(shoal_taskqueue_wake(f.queue), 0); /* nothing to do */
-    submit(&f, 1);
-    ASSERT_EQ(shoal_taskqueue_wake(f.queue), 1);
-    ASSERT_EQ(was_rung(&f, 70), true); /* the warmest */
-    ASSERT_EQ(shoal_taskqueue_wake(f.queue), 0); /* it is on its way */
-    submit(&f, 2);
-    shoal_taskqueue_returning(f.queue, 33);
-    ASSERT_EQ(shoal_taskqueue_spinner(f.queue), 33);
-    ASSERT_EQ(shoal_taskqueue_wake(f.queue), 0);
-    submit(&f, 3);
-    submit(&f, 4);
-    submit(&f, 5);
-    ASSERT_EQ(shoal_taskqueue_wake(f.queue), 2);
-    ASSERT_EQ(was_rung(&f, 5) && was_rung(&f, 99), true);
-    tear_down(&f);
-}
-
-static void who_claims_and_leaves_work_behind_wakes_the_next(void)
-{
-    struct fixture f;
-    struct shoal_claim claim;
-    if (!set_up(&f, 16, 4, 0))
-        return;
-    lie_down(&f, 1, 1);
-    lie_down(&f, 2, 2);
-    shoal_taskqueue_returning(f.queue, 0);
-    submit(&f, 1);
-    submit(&f, 2);
-    ASSERT_EQ(claim_tag(&f, 0, &claim), 1); /* before the owner came to wake anybody */
-    ASSERT_EQ(was_rung(&f, 2) && !was_rung(&f, 1), true);
-    ASSERT_EQ(shoal_taskqueue_spinner(f.queue), -1);
-    ASSERT_EQ(shoal_taskqueue_wake(f.queue), 0);
-    tear_down(&f);
-}
-
-static void who_leaves_instead_of_claiming_wakes_the_next(void)
-{
-    struct fixture f;
-    if (!set_up(&f, 16, 4, 0))
-        return;
-    lie_down(&f, 1, 1);
-    shoal_taskqueue_returning(f.queue, 0);
-    submit(&f, 1);
-    ASSERT_EQ(shoal_taskqueue_wake(f.queue), 0); /* left to worker 0, which has served its number of tasks */
-    shoal_taskqueue_leave(f.queue, 0);
-    ASSERT_EQ(was_rung(&f, 1), true);
-    ASSERT_EQ(shoal_taskqueue_spinner(f.queue), -1);
-    tear_down(&f);
-}
-
-static void a_death_undoes_what_others_were_told(void)
-{
-    struct fixture f;
-    if (!set_up(&f, 16, 4, 0))
-        return;
-    lie_down(&f, 1, 1);
-    shoal_taskqueue_returning(f.queue, 0);
-    submit(&f, 1);
-    ASSERT_EQ(shoal_taskqueue_wake(f.queue), 0); /* left to worker 0, which dies */
-    ASSERT_OK(shoal_taskqueue_bury(f.queue, 0));
-    ASSERT_EQ(was_rung(&f, 1), true);
-    ASSERT_EQ(shoal_taskqueue_spinner(f.queue), -1);
-    ASSERT_OK(shoal_taskqueue_bury(f.queue, 1));
-    ASSERT_EQ(shoal_taskqueue_idle(f.queue), 0);
-    tear_down(&f);
-}
-
-/* ---- ends of a wait ---- */
-
-static bool say_yes(void *asked)
-{
-    ++*(int *)asked;
-    return true;
-}
-
-static void a_wait_ends_for_what_it_should(void)
-{
-    struct fixture f;
-    struct shoal_waiter *waiter;
-    int asked = 0;
-    if (!set_up(&f, 16, 2, -1) || !ASSERT_OK(shoal_waiter_create(f.kind, &waiter)))
-        return;
-    ASSERT_EQ(shoal_taskqueue_wait(f.queue, 2, waiter, 0, NULL, NULL, NULL), -EINVAL);
-    for (int i = 0; i < 20; i++) {
-        int64_t deadline_ns = shoal_now_ns() + MS / 4;
-        ASSERT_EQ(shoal_taskqueue_wait(f.queue, 0, waiter, deadline_ns, NULL, NULL, NULL), 0);
-        CU_ASSERT(shoal_now_ns() >= deadline_ns);
-        ASSERT_EQ(shoal_taskqueue_wait(f.queue, 0, waiter, 0, NULL, NULL, NULL), 0);
-    }
-    ASSERT_EQ(shoal_taskqueue_idle(f.queue), 0);
-    CU_ASSERT(shoal_taskqueue_worker_cpu(f.queue, 0) >= 0);
-    ASSERT_EQ(shoal_taskqueue_wait(f.queue, 0, waiter, -1, NULL, say_yes, &asked), 1);
-    ASSERT_EQ(asked, 1);
-    submit(&f, 1);
-    ASSERT_EQ(shoal_taskqueue_wait(f.queue, 0, waiter, -1, NULL, NULL, NULL), 1);
-    ASSERT_OK(shoal_taskqueue_check(f.queue));
-    shoal_waiter_free(waiter);
-    tear_down(&f);
-}
-
 int main(void)
 {
     static const struct test tests[] = {
@@ -508,12 +306,6 @@ int main(void)
         { "a head that was scribbled over loses no task", a_head_that_was_scribbled_over_loses_no_task },
         { "hints that were scribbled over lead nowhere", hints_that_were_scribbled_over_lead_nowhere },
         { "a worker can write nothing that is the owner's", a_worker_can_write_nothing_that_is_the_owners },
-        { "no more are woken than there are tasks less those who come",
-          no_more_are_woken_than_there_are_tasks_less_those_who_come },
-        { "who claims and leaves work behind wakes the next", who_claims_and_leaves_work_behind_wakes_the_next },
-        { "who leaves instead of claiming wakes the next", who_leaves_instead_of_claiming_wakes_the_next },
-        { "a death undoes what others were told", a_death_undoes_what_others_were_told },
-        { "a wait ends for what it should", a_wait_ends_for_what_it_should },
     };
     return test_main("taskqueue", tests, TEST_COUNT(tests));
 }
