@@ -28,15 +28,13 @@ import io
 import mmap
 import os
 import signal
-import traceback
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from multiprocessing import context, forkserver, process, resource_tracker, spawn, util
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import Any, NoReturn
 
 from shoal import _ext
-from shoal._worker import HELD_BACK, Parent, leave, settle_in
+from shoal._worker import HELD_BACK, Parent, serve_and_exit, settle_in
 from shoal.errors import Payload, Stage, encode_error
 
 # What multiprocessing.spawn prepares before anything of Shoal can be imported; the rest when errors can be reported.
@@ -145,10 +143,10 @@ class SpawnedWorker:
     descriptors: list[int]  # spawn: their numbers. forkserver: empty, they are what it has received
     _doing: Stage = "initializer"
 
-    def _bootstrap(self, parent_sentinel: int) -> None:
+    def _bootstrap(self, parent_sentinel: int) -> NoReturn:
         """Serve until told to stop. Never returns."""
-        code = 1
-        try:
+
+        def serve() -> int:
             os.close(parent_sentinel)
             received = self._receive()
             settle_in(self.index, self.parent, self.signal_mask, forked=False)
@@ -156,15 +154,9 @@ class SpawnedWorker:
             for number in received[: self.engine_count]:
                 os.close(number)
             setup, *Received.here = received[self.engine_count :]
-            code = engine.work(self.index, lambda: self._set_up(setup), self._encode_error)
-            leave()
-        except BaseException:
-            with suppress(BaseException):
-                traceback.print_exc()
-        finally:
-            with suppress(BaseException):
-                util._flush_std_streams()  # type: ignore[attr-defined]
-            os._exit(code)
+            return engine.work(self.index, lambda: self._set_up(setup), self._encode_error)
+
+        serve_and_exit(serve)
 
     def _receive(self) -> list[int]:
         received = self.descriptors or list(forkserver.get_inherited_fds() or ())

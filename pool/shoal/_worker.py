@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from multiprocessing import process, util
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from shoal._threads import python_warning_only_if_true, warn_before_fork
 from shoal.errors import encode_error
@@ -80,19 +80,12 @@ class ForkStart:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return pid
 
-    def _become_worker(self, engine: Engine, index: int, parent: Parent) -> None:
-        code = 1
-        try:
+    def _become_worker(self, engine: Engine, index: int, parent: Parent) -> NoReturn:
+        def serve() -> int:
             settle_in(index, parent, self._signal_mask, forked=True)
-            code = engine.work(index, self._set_up, encode_error)
-            leave()
-        except BaseException:
-            with suppress(BaseException):
-                traceback.print_exc()
-        finally:
-            with suppress(BaseException):
-                util._flush_std_streams()  # type: ignore[attr-defined]
-            os._exit(code)
+            return engine.work(index, self._set_up, encode_error)
+
+        serve_and_exit(serve)
 
     def _set_up(self) -> None:
         if self._initializer is not None:
@@ -129,6 +122,21 @@ class ParentProcess(process._ParentProcess):  # type: ignore[name-defined, misc]
     @_sentinel.setter
     def _sentinel(self, ignored: None) -> None:
         pass
+
+
+def serve_and_exit(serve: Callable[[], int]) -> NoReturn:
+    """Run a worker's life and end the process with the code that it returns, or 1 and a traceback if it raises."""
+    code = 1
+    try:
+        code = serve()
+        leave()
+    except BaseException:
+        with suppress(BaseException):
+            traceback.print_exc()
+    finally:
+        with suppress(BaseException):
+            util._flush_std_streams()  # type: ignore[attr-defined]
+        os._exit(code)
 
 
 def settle_in(index: int, parent: Parent, mask: Iterable[int], forked: bool) -> None:
