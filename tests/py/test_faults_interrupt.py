@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 import shoal
+from processes import wait_until_gone
 from tasks import TIMEOUT, works
 
 pytestmark = [pytest.mark.leakcheck, pytest.mark.usefixtures("doorbell")]
@@ -26,16 +27,6 @@ def start_script(source, tmp_path, **options):
     return subprocess.Popen(
         [sys.executable, "-u", str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
-
-
-def wait_until_gone(pids, seconds=10):
-    deadline = time.monotonic() + seconds
-    while True:
-        alive = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
-        if not alive:
-            return
-        assert time.monotonic() < deadline, f"still alive: {alive}"
-        time.sleep(0.01)
 
 
 BUSY = """

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 import shoal
+from processes import wait_until_gone
 from tasks import TIMEOUT, kill_self, square, works
 
 OTHERS = pytest.mark.parametrize("method", ["spawn", "forkserver"])
@@ -36,16 +37,6 @@ def start_script(tmp_path):
         process.communicate()
 
 
-def wait_until_gone(pids):
-    deadline = time.monotonic() + TIMEOUT
-    while True:
-        alive = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
-        if not alive:
-            return
-        assert time.monotonic() < deadline, f"still there: {alive}"
-        time.sleep(0.01)
-
-
 # ---- death ----
 
 
@@ -67,7 +58,7 @@ def test_nobody_outlives_a_parent_that_is_killed(start_script, method, number):
     assert len(set(pids)) >= 3  # the resource tracker, and the forkserver
     script.send_signal(number)
     script.wait(TIMEOUT)
-    wait_until_gone(pids)
+    wait_until_gone(pids, TIMEOUT)
 
 
 @OTHERS
@@ -83,7 +74,7 @@ def test_nobody_outlives_a_parent_that_is_killed_while_workers_start(start_scrip
     pids = [int(pid) for pid in script.stdout.readline().split()]
     script.kill()
     script.wait(TIMEOUT)
-    wait_until_gone(pids)
+    wait_until_gone(pids, TIMEOUT)
 
 
 def test_a_worker_is_replaced_when_the_forkserver_died_too(no_main):
@@ -308,7 +299,7 @@ def test_ctrl_c_ends_all_and_prints_one_traceback(start_script, method, when):
     pids = [int(pid) for pid in script.stdout.readline().split()]
     os.killpg(script.pid, signal.SIGINT)
     errors = script.communicate(timeout=TIMEOUT)[1]
-    wait_until_gone(pids)
+    wait_until_gone(pids, TIMEOUT)
     assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == 1, errors
 
 
