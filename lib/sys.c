@@ -308,6 +308,11 @@ int64_t shoal__sys_monotonic_ns(void)
     return (int64_t)now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
+void shoal__sys_yield(void)
+{
+    sched_yield(); /* cannot fail on Linux */
+}
+
 int shoal__sys_getcpu(void)
 {
     return result(sched_getcpu());

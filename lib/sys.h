@@ -77,6 +77,7 @@ uid_t shoal__sys_geteuid(void);
 
 /* ---- clock and CPU ---- */
 int64_t shoal__sys_monotonic_ns(void);
+void shoal__sys_yield(void);
 int shoal__sys_getcpu(void);
 
 #endif

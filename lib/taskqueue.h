@@ -6,6 +6,7 @@
  *     taskqueue_owner.c   slots: acquire, publish, revoke, requeue, finish; the index ring
  *     taskqueue_repair.c  after a death or a scribble: bury, rescan
  *     taskqueue_wake.c    who sleeps, who comes, whom to wake (owner process and workers)
+ *     taskqueue_turn.c    taking turns on one CPU (owner process and workers)
  *     taskqueue_worker.c  claim, start, spin, sleep
  */
 #ifndef SHOAL_LIB_TASKQUEUE_H
@@ -30,13 +31,20 @@ enum shoal__stance { SHOAL__AWAKE = 0, SHOAL__COMING, SHOAL__SLEEPING, SHOAL__WO
 /* The owner process's ledger about one slot. */
 enum shoal__slot_status { SHOAL__SLOT_FREE = 0, SHOAL__SLOT_ACQUIRED, SHOAL__SLOT_PUBLISHED };
 
+/* Whether yielding the CPU to the other side has been worth it: taskqueue_turn.c. */
+struct shoal__turn {
+    int64_t owed_ns;       /* time that it has cost, less what it has saved */
+    int64_t not_before_ns; /* then it is tried again */
+};
+
 /* What a worker remembers of itself, in private memory; a cache line, as workers may be threads. */
 struct shoal__queue_mind {
     uint32_t failed_spins; /* in a row */
     uint32_t skipped_spins;
     uint32_t late_looks; /* work that nobody had woken us for: should stay 0 while nobody dies or scribbles */
     bool coming;         /* our stance is COMING */
-    uint8_t pad[51];
+    struct shoal__turn turn;
+    uint8_t pad[32];
 };
 static_assert(sizeof(struct shoal__queue_mind) == SHOAL__CACHE_LINE, "no false sharing between threads");
 
@@ -58,6 +66,7 @@ struct shoal_taskqueue {
     struct shoal_doorbell **bells; /* [0] the owner's, [1 + worker] */
 
     struct shoal__queue_mind *minds; /* worker_count of them */
+    struct shoal__turn turn;         /* the owner process's */
 
     /* The owner process's ledger: never read from shared memory. */
     uint64_t tail;
@@ -132,6 +141,11 @@ static inline uint64_t shoal__queue_backlog(const struct shoal_taskqueue *queue)
  * the owner process). The caller has done a full fence since its last step. Returns how many.
  */
 int shoal__queue_wake(struct shoal_taskqueue *queue, uint32_t limit, int self);
+
+/* Yield the CPU until ready() says so, a few times at most; not while that costs more than it saves. */
+bool shoal__turn_give(struct shoal__turn *turn, bool (*ready)(void *), void *arg);
+/* A turn that ended at `end_ns` took so long. */
+void shoal__turn_account(struct shoal__turn *turn, int64_t end_ns, int64_t took_ns);
 
 /* ---- owner process ---- */
 

@@ -138,3 +138,14 @@ int shoal_taskqueue_spinner(const struct shoal_taskqueue *queue)
     uint32_t spinner = shoal__load_relaxed(&queue->common->spinner);
     return spinner <= queue->worker_count ? (int)spinner - 1 : -1;
 }
+
+bool shoal_taskqueue_worker_elsewhere(const struct shoal_taskqueue *queue)
+{
+    uint32_t here = shoal_cpu();
+    for (uint32_t i = 0; i < queue->worker_count; i++) {
+        uint32_t there = shoal__load_relaxed(&queue->workers[i].cpu);
+        if (there != here && there != SHOAL__QUEUE_NO_CPU && stance_of(queue, i) != SHOAL__SLEEPING)
+            return true;
+    }
+    return false;
+}

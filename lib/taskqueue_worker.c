@@ -8,7 +8,8 @@
  * wakes nobody for it. After a claim it takes the word back, and passes the turn on if there is more work.
  *
  * Spinning: only the newest of those who come (whoever wrote `spinner` last), only while the owner process runs on
- * another CPU, for spin_ns; if that failed several times in a row, only now and then.
+ * another CPU, for spin_ns; if that failed several times in a row, only now and then. If it runs on our CPU, we give way
+ * (taskqueue_turn.c).
  */
 #include <shoal/killpoint.h>
 
@@ -156,10 +157,8 @@ static bool owner_elsewhere(const struct shoal_taskqueue *queue)
     return shoal__load_relaxed(&queue->owner->cpu) != shoal_cpu();
 }
 
-static bool may_spin(struct shoal_taskqueue *queue, struct shoal__queue_mind *mind)
+static bool may_spin(struct shoal__queue_mind *mind)
 {
-    if (queue->spin_ns == 0 || !owner_elsewhere(queue))
-        return false;
     if (mind->failed_spins >= FAILED_SPINS_MAX && ++mind->skipped_spins % SPIN_EVERY != 0)
         return false;
     return true;
@@ -186,6 +185,31 @@ static bool extra_wanted(struct extra extra)
 
 enum spin_end { SPIN_NOTHING, SPIN_WORK, SPIN_EXTRA };
 
+struct look {
+    struct shoal_taskqueue *queue;
+    unsigned worker;
+    struct extra extra;
+    enum spin_end found;
+};
+
+/* Something to do, or another has come who does it. */
+static bool look(void *arg)
+{
+    struct look *self = arg;
+    if (shoal__queue_backlog(self->queue) > 0)
+        self->found = SPIN_WORK;
+    else if (extra_wanted(self->extra))
+        self->found = SPIN_EXTRA;
+    return self->found != SPIN_NOTHING || !our_turn(self->queue, self->worker);
+}
+
+static enum spin_end give_way(struct shoal_taskqueue *queue, unsigned worker, struct extra extra)
+{
+    struct look self = { .queue = queue, .worker = worker, .extra = extra, .found = SPIN_NOTHING };
+    shoal__turn_give(&queue->minds[worker].turn, look, &self);
+    return self.found;
+}
+
 static enum spin_end spin(struct shoal_taskqueue *queue, unsigned worker, int64_t deadline_ns, struct extra extra)
 {
     struct shoal__queue_mind *mind = &queue->minds[worker];
@@ -194,7 +218,11 @@ static enum spin_end spin(struct shoal_taskqueue *queue, unsigned worker, int64_
         return SPIN_WORK;
     if (extra_wanted(extra))
         return SPIN_EXTRA;
-    if (!may_spin(queue, mind))
+    if (queue->spin_ns == 0)
+        return SPIN_NOTHING;
+    if (!owner_elsewhere(queue))
+        return give_way(queue, worker, extra);
+    if (!may_spin(mind))
         return SPIN_NOTHING;
     int64_t end_ns = shoal_now_ns() + queue->spin_ns;
     if (deadline_ns >= 0 && deadline_ns < end_ns)

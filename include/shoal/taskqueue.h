@@ -143,6 +143,14 @@ SHOAL_API struct shoal_doorbell *shoal_taskqueue_worker_bell(struct shoal_taskqu
 SHOAL_API void shoal_taskqueue_owner_here(struct shoal_taskqueue *queue);
 /* The CPU that `worker` was last seen on, or -1. */
 SHOAL_API int shoal_taskqueue_worker_cpu(const struct shoal_taskqueue *queue, unsigned worker);
+/* Whether a worker that does not sleep was last seen on another CPU than ours: only then can spinning help. */
+SHOAL_API bool shoal_taskqueue_worker_elsewhere(const struct shoal_taskqueue *queue);
+/*
+ * The owner process waits, and no worker that does not sleep is elsewhere: yield the CPU instead of sleeping, a few
+ * times at most, until ready(arg); not at all for a while if that let strangers run. Returns whether it is ready. One
+ * thread at a time.
+ */
+SHOAL_API bool shoal_taskqueue_give_way(struct shoal_taskqueue *queue, bool (*ready)(void *), void *arg);
 /* Unclaimed tasks (a hint), idle workers, and the worker that spins or -1. */
 SHOAL_API uint32_t shoal_taskqueue_backlog(const struct shoal_taskqueue *queue);
 SHOAL_API uint32_t shoal_taskqueue_idle(const struct shoal_taskqueue *queue);

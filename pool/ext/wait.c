@@ -7,9 +7,9 @@
  * it leaves, it hands the role to one of them. No lock is held: all this is guarded by the GIL, which every sleep
  * releases.
  *
- * Before sleeping: spin for a while, if a worker last ran on another CPU than we do; then announce on the bell, look
- * again, block signals, look for signals, and sleep with the old mask in force only during the sleep, so that a Ctrl-C
- * between the look and the sleep is not lost.
+ * Before sleeping: spin for a while, if a worker runs on another CPU than we do, or else yield ours to it; then
+ * announce on the bell, look again, block signals, look for signals, and sleep with the old mask in force only during
+ * the sleep, so that a Ctrl-C between the look and the sleep is not lost.
  */
 #include "engine.h"
 
@@ -138,8 +138,9 @@ static int update_watches(struct engine *engine, struct thread_waiter *own, int 
 
 /* ---- sleeping ---- */
 
-static bool something_arrived(const struct engine *engine)
+static bool something_arrived(void *arg)
 {
+    const struct engine *engine = arg;
     for (unsigned i = 0; i < engine->worker_count; i++) {
         if (!engine->workers[i].damaged && shoal_ring_used(engine->workers[i].results) > 0)
             return true;
@@ -201,23 +202,12 @@ void engine_await_nobody_inside(struct engine *engine)
 
 /* ---- spinning ---- */
 
-static bool worker_elsewhere(const struct engine *engine)
-{
-    int here = (int)shoal_cpu();
-    for (unsigned i = 0; i < engine->worker_count; i++) {
-        int there = shoal_taskqueue_worker_cpu(engine->queue, i);
-        if (there >= 0 && there != here)
-            return true;
-    }
-    return false;
-}
-
-static bool spin_until(const struct engine *engine, int64_t end_ns)
+static bool spin_until(struct engine *engine, int64_t end_ns)
 {
     for (unsigned round = 0;; round++) {
         if (something_arrived(engine))
             return true;
-        if (round % 16 == 15 && (shoal_now_ns() >= end_ns || !worker_elsewhere(engine)))
+        if (round % 16 == 15 && (shoal_now_ns() >= end_ns || !shoal_taskqueue_worker_elsewhere(engine->queue)))
             return false;
 #if defined(__x86_64__) || defined(__i386__)
         __builtin_ia32_pause();
@@ -225,10 +215,24 @@ static bool spin_until(const struct engine *engine, int64_t end_ns)
     }
 }
 
+/* The worker is on our CPU: let it run. */
+static bool give_way(struct engine *engine)
+{
+    bool arrived;
+    engine->inside++;
+    Py_BEGIN_ALLOW_THREADS
+    arrived = shoal_taskqueue_give_way(engine->queue, something_arrived, engine);
+    Py_END_ALLOW_THREADS
+    engine->inside--;
+    return arrived;
+}
+
 static bool spin(struct engine *engine, int64_t deadline_ns)
 {
-    if (engine->in_flight == 0 || !worker_elsewhere(engine))
+    if (engine->in_flight == 0)
         return false;
+    if (!shoal_taskqueue_worker_elsewhere(engine->queue))
+        return give_way(engine);
     if (engine->failed_spins >= FAILED_SPINS_MAX && engine->failed_spins % SPIN_EVERY != 0) {
         engine->failed_spins++;
         return false;
