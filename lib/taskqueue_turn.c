@@ -11,10 +11,10 @@
  *
  * What it must not do: yield to somebody else. A process that computes on this CPU would run for its whole slice of
  * some milliseconds, where a sleeper that is woken gets the CPU at once. So a yield that took long is a debt, which
- * quick ones pay off; beyond a credit, one sleeps as ever, for TIMES as long as one owes. With a stranger on the CPU all
- * the time that costs one part in TIMES. (Often no stranger is in the way: yielding is within one group of processes, and a
- * session is one where the kernel groups by sessions.) A task or a caller that itself computes looks the same, and does
- * no harm: what a wake costs is little beside it.
+ * quick ones pay off; beyond a credit, one sleeps as ever, for TIMES as long as one owes. With a stranger on the CPU
+ * all the time that costs one part in TIMES. (Often no stranger is in the way: yielding is within one group of
+ * processes, and a session is one where the kernel groups by sessions.) A task or a caller that itself computes looks
+ * the same, and does no harm: what a wake costs is little beside it.
  */
 #include "taskqueue.h"
 

@@ -8,8 +8,8 @@
  * wakes nobody for it. After a claim it takes the word back, and passes the turn on if there is more work.
  *
  * Spinning: only the newest of those who come (whoever wrote `spinner` last), only while the owner process runs on
- * another CPU, for spin_ns; if that failed several times in a row, only now and then. If it runs on our CPU, we give way
- * (taskqueue_turn.c).
+ * another CPU, for spin_ns; if that failed several times in a row, only now and then. If it runs on our CPU, we give
+ * way (taskqueue_turn.c).
  */
 #include <shoal/killpoint.h>
 
