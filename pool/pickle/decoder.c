@@ -99,12 +99,14 @@ void shoal__plainly(struct shoal_decoder *decoder)
     if (!decoder->holding) {
         decoder->collector_was_on = PyGC_Disable() == 1;
         decoder->holding = true;
+        shoal__large_pages_use(&decoder->large_pages);
     }
 }
 
 void shoal__let_collector_go(struct shoal_decoder *decoder)
 {
     decoder->holding = false;
+    shoal__large_pages_rest(&decoder->large_pages);
     if (decoder->collector_was_on)
         PyGC_Enable();
 }
@@ -174,6 +176,7 @@ static void end_plain(struct shoal_decoder *decoder)
     shoal__instances_clear(&decoder->instances);
     if (decoder->holding)
         shoal__let_collector_go(decoder);
+    shoal__large_pages_end(&decoder->large_pages);
 }
 
 static PyObject *load_value(struct shoal_decoder *decoder)
@@ -225,6 +228,7 @@ static PyObject *load_memory(struct shoal_decoder *decoder, const uint8_t *data,
     source->limit = data + length;
     shoal__count_input(decoder, length);
     decoder->in_memory = true;
+    shoal__large_pages_begin(&decoder->large_pages, length);
     shoal__plainly(decoder);
     PyObject *value = shoal__decoder_load(decoder);
     if (value != NULL && ret_used != NULL)

@@ -13,7 +13,7 @@
  *
  * The cyclic collector is held off while the decoder works, for it would find no garbage and look at everything again
  * and again; it is on whenever user code runs. Whoever is about to run some calls shoal__release() first, which
- * implies shoal__own(); the loop takes hold of it again afterwards.
+ * implies shoal__own(); the loop takes hold of it again afterwards. For the same time, memory comes from large pages.
  */
 #ifndef SHOAL_PICKLE_DECODER_H
 #define SHOAL_PICKLE_DECODER_H
@@ -22,6 +22,7 @@
 
 #include "decoder_memo.h"
 #include "decoder_source.h"
+#include "large_pages.h"
 
 #include <stdbool.h>
 #include <string.h>
@@ -79,6 +80,7 @@ struct shoal_decoder {
     struct shoal__memo memo;
     struct shoal__instances instances;
     struct shoal__notes notes;
+    struct shoal__large_pages large_pages;
     destructor instances_dealloc;     /* of classes made in Python */
     struct shoal_pickle_state *state; /* borrowed: who owns the decoder keeps the module alive */
 
