@@ -171,9 +171,11 @@ static int save_newobj_by_partial(struct shoal_encoder *e, PyObject *class, PyOb
     Py_XDECREF(all);
     int result = call ? shoal__save(e, call) : -1;
     Py_XDECREF(call);
-    if (result < 0 || shoal__end_tuple(e, 0) < 0)
-        return -1;
-    return shoal__op(e, OP_REDUCE);
+    PyObject *nothing = result < 0 ? NULL : PyTuple_New(0);
+    if (nothing)
+        result = shoal__save(e, nothing); /* persistent_id is asked about it, too */
+    Py_XDECREF(nothing);
+    return !nothing || result < 0 ? -1 : shoal__op(e, OP_REDUCE);
 }
 
 static int save_newobj_ex(struct shoal_encoder *e, PyObject *triple, PyObject *obj)

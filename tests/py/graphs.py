@@ -125,6 +125,13 @@ class NewArgs(tuple):
         return tuple(self[:-1]), {"tail": self[-1]}
 
 
+class Outer:
+    class Middle:
+        class Inner:
+            def method(self):
+                """Below protocol 4 reached by calls of getattr."""
+
+
 class Registered:
     def __init__(self, part):
         self.part = part
@@ -232,7 +239,7 @@ MAKERS = [
     ListChild,
     with_items,
     slots_and_dict,
-    *map(filled, (Plain, Slots, OwnState, StateIsItsDict, WithSetter)),
+    *map(filled, (Plain, Slots, OwnState, StateIsItsDict, WithSetter, Outer.Middle.Inner)),
     # without parts of their own
     view,
     lambda parts: numpy.asfortranarray(numpy.ones((2, len(parts) + 1))),
@@ -253,6 +260,7 @@ ATOMS = st.one_of(
     st.binary(max_size=6),
     st.sampled_from(["x" * 300, b"y" * 300, "\ud800\u20ac", ..., NotImplemented, Colour.BLUE, Bits.ONE | Bits.TWO]),
     st.sampled_from([SINGLETON, len, Plain, type(None), Plain.__init__, str.upper, datetime.date(2000, 1, 1)]),
+    st.sampled_from([Outer.Middle, Outer.Middle.Inner, Outer.Middle.Inner.method, fractions.Fraction.from_float]),
 )
 STEP = st.tuples(st.sampled_from(MAKERS), st.lists(st.integers(0, 40), max_size=4))
 LINKS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=6)
