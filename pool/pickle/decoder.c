@@ -122,14 +122,6 @@ void shoal__end_epoch(struct shoal_decoder *decoder)
     shoal__keep_promises(decoder);
 }
 
-/* The array grows, or something is there already, or it is a sparse index: the latter two may drop something. */
-int shoal__put_over(struct shoal_decoder *decoder, size_t index, PyObject *obj)
-{
-    if (index != decoder->memo.used || decoder->memo.sparse != NULL)
-        shoal__release(decoder);
-    return shoal__memo_put_anywhere(&decoder->memo, index, obj);
-}
-
 /* The promise at index is of a state that is still open. Marks are in the order of their indices. 0 or -1. */
 static int make_open_state(struct shoal_decoder *decoder, size_t index)
 {
@@ -148,6 +140,17 @@ static int make_open_state(struct shoal_decoder *decoder, size_t index)
         return shoal__make_state(decoder, mark);
     PyErr_SetString(PyExc_SystemError, "a promised state has no mark");
     return -1;
+}
+
+/* The array grows, or something is there already, or it is a sparse index: the latter two may drop something. */
+int shoal__put_over(struct shoal_decoder *decoder, size_t index, PyObject *obj)
+{
+    struct shoal__memo *memo = &decoder->memo;
+    if (index != memo->used || memo->sparse != NULL)
+        shoal__release(decoder);
+    if (index < memo->used && shoal__is_promise(memo->slots[index]) && make_open_state(decoder, index) < 0)
+        return -1;
+    return shoal__memo_put_anywhere(memo, index, obj);
 }
 
 PyObject *shoal__get(struct shoal_decoder *decoder, size_t index)
