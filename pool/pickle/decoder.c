@@ -43,7 +43,7 @@ void shoal_decoder_free(struct shoal_decoder *decoder)
     shoal__stack_done(decoder);
     shoal__memo_done(&decoder->memo);
     Py_CLEAR(decoder->buffers);
-    shoal__instances_clear(&decoder->instances);
+    shoal__instances_done(&decoder->instances);
     PyMem_Free(decoder->notes.objects);
     PyMem_Free(decoder->base);
     PyMem_Free(decoder->marks);

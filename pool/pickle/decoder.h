@@ -223,7 +223,8 @@ int shoal__make_instance(struct shoal_decoder *decoder); /* for NEWOBJ: 1: done;
 int shoal__close_state(struct shoal_decoder *decoder);   /* for SETITEMS: 1: done, and BUILD too; 0; -1 */
 int shoal__make_state(struct shoal_decoder *decoder, struct shoal__mark *mark); /* a dict, after all: 0 or -1 */
 void shoal__keep_promises(struct shoal_decoder *decoder);
-void shoal__instances_clear(struct shoal__instances *instances); /* after a stream */
+void shoal__instances_clear(struct shoal__instances *instances); /* after a stream; what is known of classes stays */
+void shoal__instances_done(struct shoal__instances *instances);
 
 /* decoder.c */
 void shoal__end_epoch(struct shoal_decoder *decoder);

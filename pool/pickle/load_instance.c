@@ -16,7 +16,7 @@
  *   keep   before user code runs, or the stream fetches a promised dict, or something that was put can be dropped (all
  *          of these end the epoch): the promised dicts are made from their instances, which still are as they were.
  *
- * Whether a class is usual is looked up once per stream, and so is whether an instance can be given certain attributes:
+ * Whether a class is usual is looked up once, and once per stream whether an instance can be given certain attributes:
  * a shape is the keys of a state, as objects. The version tag of the class says that both still hold. A shape's keys
  * are alive as long as the shape, so comparing their addresses is enough.
  *
@@ -390,12 +390,21 @@ void shoal__instances_clear(struct shoal__instances *instances)
     }
     instances->shapes = NULL;
     instances->shape_count = 0;
-    PyMem_Free(instances->classes);
-    instances->classes = NULL;
+    for (int i = 0; instances->classes != NULL && i < CLASSES; i++)
+        instances->classes[i].shapes = NULL;
     instances->promised_count = 0;
     if (instances->promised_capacity > PROMISES_KEPT) {
         PyMem_Free(instances->promised);
         instances->promised = NULL;
         instances->promised_capacity = 0;
     }
+}
+
+void shoal__instances_done(struct shoal__instances *instances)
+{
+    shoal__instances_clear(instances);
+    PyMem_Free(instances->classes);
+    instances->classes = NULL;
+    PyMem_Free(instances->promised);
+    instances->promised = NULL;
 }
