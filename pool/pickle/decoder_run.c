@@ -65,6 +65,15 @@ static inline int step(struct shoal_decoder *decoder, unsigned opcode)
     }
 }
 
+/* Of at most eight bytes. A load of a fixed size takes no call. */
+static inline PyObject *long_of(const uint8_t *bytes, size_t size, size_t left)
+{
+    unsigned unused_bits = (unsigned)(64 - 8 * size);
+    uint64_t value = shoal__fetch(bytes, left < sizeof(value) ? size : sizeof(value));
+    int64_t number = (int64_t)(value << unused_bits) >> unused_bits;
+    return sizeof(long) == sizeof(number) ? PyLong_FromLong((long)number) : PyLong_FromLongLong(number);
+}
+
 /*
  * Up to STOP.
  * Why it is long: it is the hot loop, and its cases share the cursor and the top in registers.
@@ -130,7 +139,7 @@ int shoal__run(struct shoal_decoder *decoder)
             size = left < 1 ? 0 : shoal__fetch(at, 1);
             if (size == 0 || size > sizeof(int64_t) || left - 1 < size)
                 break;
-            obj = shoal__make_long(decoder, at + 1, size);
+            obj = long_of(at + 1, size, left - 1);
             at += 1 + size;
             if (obj == NULL)
                 goto failed;
