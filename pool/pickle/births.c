@@ -14,6 +14,7 @@
  *                                              birth its content becomes exactly what it is here: a registry to which
  *                                              the hooks have added the class meanwhile has it once
  *   a function's attributes                    all of them
+ *   a type parameter's bound or default        these
  *   whatever else leads to the class           the attribute or global: it cannot have been there at the definition
  *
  * Whether something leads to the class is found by trying: it is saved, and when the class is reached, the save fails
@@ -132,6 +133,8 @@ static int save_one(struct shoal_encoder *e, const struct shoal_late *late)
         return shoal__save_late_attribute(e, late->owner, late->key, late->value);
     case LATE_REGISTERED:
         return shoal__save_late_registered(e, late->owner, late->value);
+    case LATE_PARAMETER:
+        return shoal__save_late_parameter(e, late->owner, late->value);
     case LATE_CONTENT:
         return save_content(e, late->owner, late->value);
     default:

@@ -19,6 +19,7 @@ enum shoal_late_kind {
     LATE_FUNCTION,   /* owner: the function, whose attributes they are */
     LATE_ATTRIBUTE,  /* owner: the class */
     LATE_REGISTERED, /* owner: the ABC; value: list of classes */
+    LATE_PARAMETER,  /* owner: the type parameter; value: what its __reduce__ would say */
     LATE_CONTENT,    /* owner: a list, dict, set or instance; value: a copy of what is in it or of its __dict__ */
 };
 
@@ -67,6 +68,7 @@ int shoal__save_late_global(struct shoal_encoder *e, PyObject *globals, PyObject
 int shoal__save_late_cell(struct shoal_encoder *e, PyObject *cell);
 int shoal__save_late_function(struct shoal_encoder *e, PyObject *function);
 int shoal__save_late_attribute(struct shoal_encoder *e, PyObject *class, PyObject *key, PyObject *value);
+int shoal__save_late_parameter(struct shoal_encoder *e, PyObject *parameter, PyObject *reduced);
 int shoal__save_late_registered(struct shoal_encoder *e, PyObject *class, PyObject *classes);
 
 #endif

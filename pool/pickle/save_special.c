@@ -12,6 +12,7 @@
  * Types that only C can take apart are listed here; the others, and subclasses, are those of shoal._describe, which is
  * asked with the type and gives a describer: a callable(obj, protocol) -> what __reduce__ would say, or None.
  */
+#include "births.h"
 #include "special.h"
 
 static unsigned version_of(PyTypeObject *type)
@@ -126,18 +127,48 @@ static bool may_be_type_parameter(PyTypeObject *type)
     return strcmp(name, "TypeVar") == 0 || strcmp(name, "ParamSpec") == 0 || strcmp(name, "TypeVarTuple") == 0;
 }
 
+/* The second step of one whose bound or default was put off: the setter's call. reduced: what __reduce__ would say. */
+int shoal__save_late_parameter(struct shoal_encoder *e, PyObject *parameter, PyObject *reduced)
+{
+    if (shoal__save(e, PyTuple_GET_ITEM(reduced, 5)) < 0 || shoal__save(e, parameter) < 0 ||
+        shoal__save(e, PyTuple_GET_ITEM(reduced, 2)) < 0)
+        return -1;
+    const uint8_t call[] = {OP_TUPLE2, OP_REDUCE, OP_POP};
+    return shoal__raw(e, call, sizeof call);
+}
+
+/* Within a class that may be what its bound or default names. */
+static int save_open_parameter(struct shoal_encoder *e, PyObject *reduced, PyObject *parameter)
+{
+    PyObject *made = PyTuple_GetSlice(reduced, 0, 2);
+    int result = made ? shoal__save_reduced(e, made, parameter) : -1;
+    Py_XDECREF(made);
+    if (result < 0)
+        return -1;
+    struct shoal_point point;
+    shoal__point_take(e, &point);
+    result = shoal__save_late_parameter(e, parameter, reduced);
+    if (result < 0 && shoal__point_return(e, &point) == 1)
+        result = shoal__put_off(e, e->blocked, LATE_PARAMETER, parameter, NULL, reduced);
+    return result;
+}
+
 static int save_type_parameter(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     int written = shoal__save_if_importable(e, obj);
     if (written != 0)
         return written;
     PyObject *describe = shoal__rebuild_helper(&e->state->writer.describe_parameter, "_describe_type_parameter");
-    PyObject *arguments = describe ? PyObject_CallOneArg(describe, obj) : NULL;
-    if (arguments == Py_None) {
-        Py_DECREF(arguments);
-        return 0;
-    }
-    return shoal__save_rebuilt(e, REBUILD_TYPE_PARAMETER, arguments, obj) < 0 ? -1 : 1;
+    PyObject *value = describe ? PyObject_CallOneArg(describe, obj) : NULL;
+    int result = -1;
+    if (value == Py_None)
+        result = 0;
+    else if (value && e->births && PyTuple_Check(value) && PyTuple_GET_SIZE(value) == 6)
+        result = save_open_parameter(e, value, obj) < 0 ? -1 : 1;
+    else if (value)
+        result = shoal__save_any_reduce(e, value, obj) < 0 ? -1 : 1;
+    Py_XDECREF(value);
+    return result;
 }
 
 /* ---- finding out about a type ---- */

@@ -14,7 +14,6 @@ static const char *const rebuilder_names[REBUILDER_COUNT] = {
     [REBUILD_MODULE] = "_module",
     [REBUILD_IMPORT] = "_import",
     [REBUILD_VIEW] = "_view",
-    [REBUILD_TYPE_PARAMETER] = "_type_parameter",
     [REBUILD_DESCRIPTOR] = "_descriptor",
     [REBUILD_CONTENT] = "_content",
     [REBUILD_FIELD] = "_field",

@@ -34,10 +34,10 @@ def _type_alias(alias: Any, protocol: int) -> Reduced | str:
     if _ext._is_importable(alias):
         name: str = alias.__reduce__()
         return name
-    arguments = alias.__name__, alias.__module__
-    if alias.__type_params__:
-        return _rebuild._type_alias, (*arguments, alias.__type_params__, alias.__value__)
-    return _rebuild._type_alias, arguments, alias.__value__, None, None, _rebuild._fill_type_alias
+    box: list[Any] = []  # in the pickle, too: filled when the alias is there
+    owned = _rebuild_objects._is_its_owners(alias)
+    arguments = alias.__name__, alias.__module__, alias.__type_params__, owned, box
+    return _rebuild._type_alias, arguments, (box, alias.__value__), None, None, _rebuild._fill_type_alias
 
 
 EXACTLY: dict[Any, Any] = {

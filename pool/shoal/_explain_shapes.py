@@ -163,6 +163,7 @@ _OURS: dict[str, Shape] = {
     "_type_parameter": Shape(
         "type parameter", (UNSHOWN, NAME, Role(each, "constraint"), Role(named, ""), MODULE, UNSHOWN), "value"
     ),
+    "_fill_type_parameter": Shape("type parameter", (TARGET, Role(named, ""))),
     "_module": Shape("module", (NAME, Role(module_namespace, "attribute"), Role(one, "class")), "value", _imported),
     "_import": Shape("module", (NAME,), "reference", _imported),
     "_builtin_type": Shape("reference", (NAME,), "reference", _found_type),
@@ -179,8 +180,8 @@ _OURS: dict[str, Shape] = {
     "_fill_exception": Shape("object", (TARGET, Role(contents, "attribute"))),
     "_memory_file": Shape("file", (NAME, Role(one, "content"), UNSHOWN), "value"),
     "_new_type": Shape("type", (NAME, Role(one, "supertype"), MODULE, UNSHOWN, UNSHOWN), "value"),
-    "_type_alias": Shape("type alias", (NAME, MODULE, Role(one, "type parameters"), Role(one, "value")), "value"),
-    "_fill_type_alias": Shape("type alias", (TARGET, Role(one, "value"))),
+    "_type_alias": Shape("type alias", (NAME, MODULE, Role(each, "type parameter"), UNSHOWN, UNSHOWN), "value"),
+    "_fill_type_alias": Shape("type alias", (TARGET, Role(contents, "value"))),
     "_forward_reference": Shape("forward reference", (NAME, UNSHOWN, MODULE, UNSHOWN)),
 }
 

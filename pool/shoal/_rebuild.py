@@ -24,10 +24,7 @@ from shoal._ext import (
     _import,
     _module,
 )
-from shoal._rebuild_class import content as _content
-from shoal._rebuild_class import describe_enum as _describe_enum
-from shoal._rebuild_class import list_effects as _list_effects
-from shoal._rebuild_class import list_registered as _list_registered
+from shoal._rebuild_class import _content, _describe_enum, _list_effects, _list_registered
 from shoal._rebuild_objects import (
     _cached_property,
     _descriptor,
@@ -45,7 +42,7 @@ from shoal._rebuild_objects import (
     _type_alias,
     _view,
 )
-from shoal._rebuild_type_parameter import _describe_type_parameter, _type_parameter
+from shoal._rebuild_type_parameter import _describe_type_parameter, _fill_type_parameter, _type_parameter
 
 __all__ = [
     "_cached_property",
@@ -65,6 +62,7 @@ __all__ = [
     "_fill_exception",
     "_fill_single_dispatch",
     "_fill_type_alias",
+    "_fill_type_parameter",
     "_fill_weak_set",
     "_forward_reference",
     "_function",
@@ -81,3 +79,6 @@ __all__ = [
     "_type_parameter",
     "_view",
 ]
+
+for _name in __all__:
+    globals()[_name].__module__ = __name__  # the place that pickles find them in, wherever they are defined

@@ -192,7 +192,7 @@ def fill(cls: type, attributes: dict[str, Any], registered: list[type] | None, m
         cls.register(other)  # type: ignore[attr-defined]
 
 
-def content(target: Any, parts: Any) -> None:
+def _content(target: Any, parts: Any) -> None:
     """What leads to a class, as it was at the source, whatever hooks have done to it meanwhile.
 
     A list, dict or set, or an instance, whose attributes are meant.
@@ -211,7 +211,7 @@ def content(target: Any, parts: Any) -> None:
         items.update(parts)
 
 
-def list_registered(cls: Any) -> list[type] | None:
+def _list_registered(cls: Any) -> list[type] | None:
     """The live classes that were registered with an ABC, in an order that means something."""
     try:
         references = abc._get_dump(cls)[0]  # type: ignore[attr-defined]
@@ -224,7 +224,7 @@ def list_registered(cls: Any) -> list[type] | None:
 # ---- what hooks have written to ----
 
 # enum shoal_late_kind (births.h)
-_GLOBAL, _CELL, _ATTRIBUTE, _CONTENT = 1, 2, 4, 6
+_GLOBAL, _CELL, _ATTRIBUTE, _CONTENT = 1, 2, 4, 7
 _HOOKS = frozenset({"__new__", "__init__", "__call__", "__prepare__", "__init_subclass__", "__set_name__"})
 _ATOMS = (int, float, str, bytes, bool, tuple, frozenset, type(None))
 
@@ -283,7 +283,7 @@ def _effects_of_owner(owner: type) -> Iterator[Effect]:
                 yield effect
 
 
-def list_effects(cls: Any) -> list[Effect]:
+def _list_effects(cls: Any) -> list[Effect]:
     """What the hooks of a class that travel by value may have written to, with what it is now."""
     owners: list[type] = list(type(cls).__mro__) + list(cls.__mro__[1:])
     effects: list[Effect] = []
@@ -332,7 +332,7 @@ def _is_method(value: Any) -> bool:
     return type(value).__name__ in ("function", "classmethod", "staticmethod") or type(value) is property
 
 
-def describe_enum(
+def _describe_enum(
     cls: Any, attributes: dict[str, Any], mark: bytes, keywords: dict[str, Any] | None
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of ``_enum``, and the attributes that ``_fill_class`` sets afterwards."""

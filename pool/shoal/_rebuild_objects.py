@@ -8,6 +8,7 @@ import io
 import os
 import sys
 import threading
+import types
 import typing
 import weakref
 from collections import OrderedDict, namedtuple
@@ -162,30 +163,56 @@ def _new_type(name: str, supertype: Any, module: str, qualname: str, number: int
     return living if living.__supertype__ == supertype and living.__name__ == name else made
 
 
-_boxes: dict[int, list[Any]] = {}  # of the aliases that have no value yet, by address
+@functools.cache
+def _alias_template() -> types.CodeType:
+    """Makes an alias as the statement does: what it means is asked for when somebody looks at it."""
+    return compile("type _shoal_name_ = _shoal_box_[0]", "<type alias>", "exec")
 
 
-def _type_alias(name: str, module: str, *parameters_and_value: Any) -> Any:
-    """With type parameters and a value: complete. Without: its value follows, and may name the alias itself."""
-    namespace: dict[str, Any] = {"__name__": module, "arguments": (name, *parameters_and_value)}
-    if parameters_and_value:
-        exec(
-            "from typing import TypeAliasType\n"
-            "alias = TypeAliasType(arguments[0], arguments[2], type_params=arguments[1])",
-            namespace,
-        )
-        return namespace["alias"]
-    if not name.isidentifier():
-        raise ValueError(f"{name!r} is no name for a type alias")
-    box = namespace["_shoal_box"] = []
-    exec(f"type {name} = _shoal_box[0]", namespace)
-    alias = namespace.pop(name)
-    _boxes[id(alias)] = box
-    return alias
+def _owner(parameters: tuple[Any, ...]) -> Any:
+    """The type parameter that knows which alias was written with it: nothing can refer weakly to an alias.
+
+    One that is made by a call, which several aliases may have in common, says which module has called.
+    """
+    written = parameters and getattr(parameters[0], "__module__", "") == "typing"
+    return parameters[0] if written else None
 
 
-def _fill_type_alias(alias: Any, value: Any) -> None:
-    _boxes.pop(id(alias)).append(value)
+def _enter(owner: Any, alias: Any) -> Any:
+    """The owner's alias: this, unless it has one already."""
+    with _living_lock:
+        if not hasattr(owner, "_shoal_alias"):
+            owner._shoal_alias = alias
+        return owner._shoal_alias
+
+
+def _is_its_owners(alias: Any) -> bool:
+    owner = _owner(alias.__type_params__)
+    return owner is not None and _enter(owner, alias) is alias
+
+
+def _type_alias(name: str, module: str, parameters: tuple[Any, ...], owned: bool, box: list[Any]) -> Any:
+    """An alias of what will be in the box, which may name the alias itself; or the one that is here already."""
+    if type(name) is not str or type(parameters) is not tuple or type(box) is not list:
+        raise TypeError("_type_alias(name, module, parameters, owned, box)")
+    owner = _owner(parameters) if owned else None
+    if owner is not None:
+        known = getattr(owner, "_shoal_alias", None)
+        if known is not None and known.__name__ == name and known.__type_params__ == parameters:
+            return known
+    # The compiler leaves the name to a constant and the type parameters to another, None.
+    instead = {"_shoal_name_": name, None: parameters or None}
+    template = _alias_template()
+    constants = tuple(instead.get(value, value) for value in template.co_consts)
+    namespace: dict[str, Any] = {"__name__": module, "_shoal_box_": box}
+    exec(template.replace(co_consts=constants), namespace)
+    made = namespace["_shoal_name_"]
+    return made if owner is None else _enter(owner, made)
+
+
+def _fill_type_alias(alias: Any, state: tuple[list[Any], Any]) -> None:
+    box, value = state
+    box[:] = [value]
 
 
 def _forward_reference(argument: str, is_argument: bool, module: Any, is_class: bool) -> typing.ForwardRef:

@@ -3,6 +3,8 @@
 
 import sys
 
+import alias_cases
+
 # name: (what the first script defines as `it`, what both scripts assert of what is loaded)
 CASES = {
     "lru_cache": (
@@ -359,22 +361,7 @@ if sys.version_info >= (3, 11):
     )
     CASES["enum.auto"] = ("import enum\nit = enum.auto()", "import enum\nassert it.value is enum.auto().value")
 
-if sys.version_info >= (3, 12):
-    CASES["type aliases"] = (
-        """
-        type Plain = int | str
-        type Json = dict[str, Json] | list[Json] | int
-        type Of[T] = list[T]
-        it = Plain, Json, Of, Of[int]
-        """,
-        """
-        plain, json, of, of_int = it
-        assert plain.__value__ == int | str and plain.__name__ == 'Plain' and plain.__module__ == '__main__'
-        assert json.__value__.__args__[0].__args__[1] is json and json.__value__.__args__[1].__args__ == (json,)
-        assert of.__value__ == list[of.__type_params__[0]] and of_int.__origin__ is of and of_int.__args__ == (int,)
-        assert of.__module__ == '__main__'
-        """,
-    )
+CASES |= alias_cases.CASES
 
 # What pickle itself cannot do with protocols 0 and 1.
 NEEDS_PROTOCOL_2 = {"typing objects", "files in memory"}
