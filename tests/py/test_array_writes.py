@@ -253,7 +253,8 @@ def test_writable_is_one_memory_for_all(pool, size):
     def count(array, place):
         array[place] += 1
 
-    pool.starmap(count, [(shared, place) for place in range(10)] * 3, chunksize=1)
+    for _ in range(3):  # one after the other: two workers at one element would lose a count
+        pool.starmap(count, [(shared, place) for place in range(10)], chunksize=1)
     assert shared[:10].sum() == 30
     shared[:] = 2
     assert pool.apply(np.sum, (shared,)) == 2 * size

@@ -263,14 +263,14 @@ def test_nothing_of_a_stream_stays(name):
     stream = START + STREAMS[name]
 
     def blocks():
-        for _ in range(100):
+        for _ in range(20):  # some of these streams run the garbage collection themselves
             outcome(shoal.loads, stream)
         gc.collect()
         return sys.getallocatedblocks()
 
     blocks()
     counts = [blocks() for _ in range(5)]
-    assert min(after - before for before, after in zip(counts, counts[1:], strict=False)) < 50
+    assert min(after - before for before, after in zip(counts, counts[1:], strict=False)) < 10
 
 
 def test_attribute_names_are_interned_and_the_state_keeps_its_own():

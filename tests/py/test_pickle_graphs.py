@@ -25,7 +25,7 @@ from graphs import LINKS, MAKERS, STEP, Named, Plain, graphs, link, shape
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 EXAMPLES = hypothesis.settings(
-    max_examples=150, deadline=None, suppress_health_check=list(hypothesis.HealthCheck), derandomize=True, database=None
+    max_examples=60, deadline=None, suppress_health_check=list(hypothesis.HealthCheck), derandomize=True, database=None
 )
 
 
