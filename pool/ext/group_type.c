@@ -7,6 +7,16 @@
 
 #include "engine.h"
 
+static void raise_timeout_error(void)
+{
+    PyObject *module = PyImport_ImportModule("multiprocessing");
+    PyObject *type = module == NULL ? NULL : PyObject_GetAttrString(module, "TimeoutError");
+    if (type != NULL)
+        PyErr_SetNone(type);
+    Py_XDECREF(type);
+    Py_XDECREF(module);
+}
+
 static PyObject *group_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
     struct shoal_group *self = (struct shoal_group *)type->tp_alloc(type, 0);
@@ -206,7 +216,7 @@ static PyObject *group_next_until(struct shoal_group *self, int64_t deadline_ns)
         if (arrived < 0)
             return NULL;
         if (arrived == 0) {
-            PyErr_SetNone(module_state_of(Py_TYPE(self))->timeout_error);
+            raise_timeout_error();
             return NULL;
         }
     }

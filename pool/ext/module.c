@@ -131,11 +131,8 @@ static int module_exec(PyObject *module)
     state->str_flags = PyUnicode_InternFromString("flags");
     state->str_writeable = PyUnicode_InternFromString("writeable");
     state->str_base = PyUnicode_InternFromString("base");
-    PyObject *multiprocessing = PyImport_ImportModule("multiprocessing.context");
-    state->timeout_error = multiprocessing == NULL ? NULL : PyObject_GetAttrString(multiprocessing, "TimeoutError");
-    Py_XDECREF(multiprocessing);
     if (state->str_flags == NULL || state->str_writeable == NULL || state->str_base == NULL ||
-        state->timeout_error == NULL || shoal_pickle_state_init(module, &state->pickle) < 0 ||
+        shoal_pickle_state_init(module, &state->pickle) < 0 ||
         module_add_type(module, &block_spec, &state->block_type, "Block") < 0 ||
         module_add_type(module, &view_spec, &state->view_type, "View") < 0 ||
         module_add_type(module, &item_spec, &state->item_type, "Item") < 0 ||
@@ -199,7 +196,6 @@ static void module_free(void *module)
     Py_CLEAR(state->block_type);
     Py_CLEAR(state->view_type);
     Py_CLEAR(state->inherited_type);
-    Py_CLEAR(state->timeout_error);
     Py_CLEAR(state->str_flags);
     Py_CLEAR(state->str_writeable);
     Py_CLEAR(state->str_base);

@@ -31,7 +31,6 @@ struct module_state {
     PyObject *worker_lost;      /* configured by the Python layer: (index, pid, signal, code, what) -> exception */
     PyObject *task_error;       /* configured: payload -> exception */
     PyObject *forking_reducers; /* configured: dict type -> reducer, live */
-    PyObject *timeout_error;    /* multiprocessing.TimeoutError */
     PyObject *str_flags, *str_writeable, *str_base;
 };
 

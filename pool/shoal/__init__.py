@@ -7,11 +7,9 @@ closures and definitions of a script; `empty`, `array` and `share` make numpy ar
 
 from __future__ import annotations
 
-from multiprocessing.reduction import ForkingPickler
+from typing import TYPE_CHECKING
 
-from shoal import _ext, cloudpickle
 from shoal._by_value import list_registry_pickle_by_value, register_pickle_by_value, unregister_pickle_by_value
-from shoal._cpus import usable_cpus
 from shoal._ext import (
     Pickler,
     PicklingError,
@@ -25,20 +23,22 @@ from shoal._ext import (
     loads,
 )
 from shoal.arrays import array, empty, share
-from shoal.errors import (
-    ArgumentDecodingError,
-    PoolBroken,
-    PoolTerminated,
-    RemoteError,
-    ResultEncodingError,
-    WorkerLost,
-    pool_broken,
-    task_error,
-)
-from shoal.executor import ProcessPoolExecutor
 from shoal.explain import explain, explain_stream
-from shoal.future import Future
-from shoal.pool import AsyncResult, IMapIterator, MapResult, Pool
+
+if TYPE_CHECKING:
+    from shoal import cloudpickle
+    from shoal._cpus import usable_cpus
+    from shoal.errors import (
+        ArgumentDecodingError,
+        PoolBroken,
+        PoolTerminated,
+        RemoteError,
+        ResultEncodingError,
+        WorkerLost,
+    )
+    from shoal.executor import ProcessPoolExecutor
+    from shoal.future import Future
+    from shoal.pool import AsyncResult, IMapIterator, MapResult, Pool
 
 __all__ = [
     "ArgumentDecodingError",
@@ -75,11 +75,40 @@ __all__ = [
     "usable_cpus",
 ]
 
-_ext.configure(
-    worker_lost=WorkerLost,
-    task_error=task_error,
-    pool_broken=pool_broken,
-    forking_reducers=ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
-)
+# Where the pool's names are found when they are first asked for. A process that only reads or writes pickles does not
+# need what they bring in: multiprocessing and concurrent.futures take longer to import than all of Shoal.
+_LATER = {
+    "ArgumentDecodingError": "shoal.errors",
+    "AsyncResult": "shoal.pool",
+    "Future": "shoal.future",
+    "IMapIterator": "shoal.pool",
+    "MapResult": "shoal.pool",
+    "Pool": "shoal.pool",
+    "PoolBroken": "shoal.errors",
+    "PoolTerminated": "shoal.errors",
+    "ProcessPoolExecutor": "shoal.executor",
+    "RemoteError": "shoal.errors",
+    "ResultEncodingError": "shoal.errors",
+    "WorkerLost": "shoal.errors",
+    "usable_cpus": "shoal._cpus",
+}
+_MODULES_LATER = {"cloudpickle", "errors", "executor", "future", "pool"}
 
-del pool_broken, task_error, ForkingPickler
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    if name in _MODULES_LATER:
+        return importlib.import_module(f"shoal.{name}")  # which makes it an attribute
+    if name not in _LATER:
+        raise AttributeError(f"module 'shoal' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+del TYPE_CHECKING

@@ -15,7 +15,6 @@ What it does not do: free locks that another thread of the parent held during th
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import gc
 import itertools
 import os
@@ -26,7 +25,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from multiprocessing import process, util
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from shoal._threads import python_warning_only_if_true, warn_before_fork
 from shoal.errors import encode_error
@@ -38,8 +37,7 @@ if TYPE_CHECKING:
 HELD_BACK = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2}
 
 
-@dataclasses.dataclass(frozen=True)
-class Parent:
+class Parent(NamedTuple):
     """The process that a pool belongs to, as multiprocessing names it."""
 
     name: str

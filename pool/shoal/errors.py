@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from multiprocessing.pool import MaybeEncodingError, RemoteTraceback  # type: ignore[attr-defined]
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Literal, Protocol
 
 from shoal import _ext
@@ -258,3 +259,12 @@ def _traceback_of(error: BaseException) -> str:
         return "".join(traceback.format_exception(type(error), error, error.__traceback__))
     except BaseException as problem:
         return f"{_one_line(error)}\n<its traceback could not be made: {_one_line(problem)}>\n"
+
+
+# What the engine, which is C, takes from here; and in a pool, reducers that were registered with multiprocessing count.
+_ext.configure(
+    worker_lost=WorkerLost,
+    task_error=task_error,
+    pool_broken=pool_broken,
+    forking_reducers=ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
+)
