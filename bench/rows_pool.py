@@ -146,7 +146,7 @@ def rounds_of_computing(seconds: float) -> int:
 
 def map_behind_computing(pool) -> frame.Rounds:
     """The parent computes for about a second and never looks at the pool meanwhile."""
-    rounds, numbers = rounds_of_computing(1.0), list(range(20_000))
+    rounds, numbers = rounds_of_computing(frame.lasting(1.0)), list(range(20_000))
     expected = list(map(some_work, numbers))
 
     def run(count: int) -> None:

@@ -84,12 +84,12 @@ def idle() -> Iterator[frame.Rounds]:
     """An operation is a second in which nobody asks for anything; what is shown as its time is the CPU time of all."""
     with rows_pool.shoal_pool(STARTED) as pool:
         pool.map(rows_pool.add_one, range(1000), chunksize=1)
-        time.sleep(1.0)  # what is put in order after work belongs to the work
+        time.sleep(frame.lasting(1.0))  # what is put in order after work belongs to the work
         tree = machine.descendants(os.getpid())
 
         def run(count: int) -> frame.Span:
             begin = machine.tree_cpu_seconds(tree)
-            time.sleep(count)
+            time.sleep(frame.lasting(count))
             used = machine.tree_cpu_seconds(tree) - begin
             return frame.Span(used, used)
 
@@ -102,8 +102,9 @@ def idle() -> Iterator[frame.Rounds]:
 def durations() -> list[float]:
     """One long task somewhere among many short ones, and all between."""
     chance = random.Random(7)
-    seconds = [LONGEST_SECONDS * chance.random() ** 4 for _ in range(200)]
-    seconds[120] = LONGEST_SECONDS
+    longest = frame.lasting(LONGEST_SECONDS)
+    seconds = [longest * chance.random() ** 4 for _ in range(200)]
+    seconds[120] = longest
     return seconds
 
 

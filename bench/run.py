@@ -2,7 +2,6 @@
 """Ours against the others, in turns. `python bench/run.py --list` shows the rows; docs/benchmarks.md explains them."""
 
 import argparse
-import dataclasses
 import pathlib
 import sys
 
@@ -13,7 +12,7 @@ import report
 import rows
 import side
 
-QUICK_ROUNDS, QUICK_ROUND_SECONDS, QUICK_CALLS = 2, 0.005, 100
+QUICK_ROUNDS = 2
 
 
 def parse_arguments(words: list[str] | None) -> argparse.Namespace:
@@ -22,7 +21,7 @@ def parse_arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--group", help="only rows of this group: pickle, pool or native")
     parser.add_argument("--list", action="store_true", help="show the names of the rows")
     parser.add_argument("--rounds", type=int, help="of each side; default: as each row says")
-    parser.add_argument("--quick", action="store_true", help="two short rounds: shows that it works, not how fast")
+    parser.add_argument("--quick", action="store_true", help="two single calls: shows that it works, not how fast")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write every round and all figures to FILE")
     parser.add_argument(
         "--pyperf",
@@ -45,15 +44,15 @@ def measure(row: frame.Row | frame.Program, options: argparse.Namespace) -> list
         machine.wait_until_quiet(report.NOISY_SHARE, options.patience)
     if isinstance(row, frame.Program):
         return frame.measure_program(row, rounds)
-    seconds = row.round_seconds
-    if options.quick:
-        seconds = QUICK_ROUND_SECONDS
-        row = dataclasses.replace(row, calls=min(row.calls, QUICK_CALLS))
-    return [frame.measure(row, rounds, seconds, side.open_side)]
+    open_side = side.fork_side if options.quick else side.open_side
+    return [frame.measure(row, rounds, row.round_seconds, open_side)]
 
 
 def main(words: list[str] | None = None) -> int:
     options = parse_arguments(words)
+    if options.quick:
+        frame.be_quick()
+        import shoal  # noqa: F401  # for all sides, which are forks of this process
     registry = rows.all_rows()
     chosen = registry.choose(options.names, options.group)
     if options.list:

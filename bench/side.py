@@ -6,8 +6,8 @@ line from its standard output; at the end of the input the process takes its poo
 itself prints goes to standard error.
 """
 
+import atexit
 import contextlib
-import dataclasses
 import gc
 import json
 import math
@@ -18,7 +18,9 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
+from typing import NoReturn
 
 import frame
 import machine
@@ -63,9 +65,22 @@ class SideProcess:
 @contextlib.contextmanager
 def open_side(row: frame.Row, name: str, round_seconds: float) -> Iterator[SideProcess]:
     program = str(pathlib.Path(__file__).resolve())
-    command = [sys.executable, program, row.name, name, str(round_seconds), str(row.calls)]
+    command = [sys.executable, program, row.name, name, str(round_seconds)]
     # A session of its own, so that a side that hangs can be killed with its workers, and nobody else.
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    with driving(name, process) as side:
+        yield side
+
+
+@contextlib.contextmanager
+def fork_side(row: frame.Row, name: str, round_seconds: float) -> Iterator[SideProcess]:
+    """The same as a fork of this process: what it has imported need not be imported again for each side."""
+    with driving(name, Fork(lambda: answer_all(row, name, round_seconds))) as side:
+        yield side
+
+
+@contextlib.contextmanager
+def driving(name: str, process) -> Iterator[SideProcess]:
     try:
         yield SideProcess(name, process)
         process.stdin.close()
@@ -78,6 +93,52 @@ def open_side(row: frame.Row, name: str, round_seconds: float) -> Iterator[SideP
         process.stdout.close()
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
+
+
+class Fork:
+    """As much of subprocess.Popen as a side needs."""
+
+    def __init__(self, work):
+        sys.stdout.flush()
+        to_child, to_parent = os.pipe(), os.pipe()
+        self.pid = os.fork()
+        os.setpgid(self.pid, self.pid)  # here and there, so that it can be killed with its workers from now on
+        if self.pid == 0:
+            for own, standard in ((to_child[0], 0), (to_parent[1], 1)):
+                os.dup2(own, standard)
+            for end in (*to_child, *to_parent):
+                os.close(end)
+            self.run(work)
+        os.close(to_child[0])
+        os.close(to_parent[1])
+        self.stdin, self.stdout = os.fdopen(to_child[1], "wb"), os.fdopen(to_parent[0], "rb")
+        self.returncode: int | None = None
+
+    def run(self, work) -> NoReturn:
+        status = 1
+        try:
+            work()
+            atexit._run_exitfuncs()  # those of multiprocessing and concurrent.futures end workers
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def poll(self) -> int | None:
+        return self.wait(0.0)
+
+    def wait(self, timeout: float = PATIENCE_SECONDS) -> int | None:
+        give_up = time.monotonic() + timeout
+        while self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() >= give_up:
+                break
+            else:
+                time.sleep(0.001)
+        return self.returncode
 
 
 def serve(row: frame.Row, name: str, round_seconds: float, answer) -> None:
@@ -120,7 +181,11 @@ def run_round(row: frame.Row, run: frame.Rounds, calls: int) -> dict:
 
 
 def main() -> None:
-    row_name, name, round_seconds, calls = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
+    row_name, name, round_seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+    answer_all(rows.all_rows().rows[row_name], name, round_seconds)
+
+
+def answer_all(row: frame.Row, name: str, round_seconds: float) -> None:
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -129,7 +194,6 @@ def main() -> None:
         channel.flush()
 
     try:
-        row = dataclasses.replace(rows.all_rows().rows[row_name], calls=calls)
         serve(row, name, round_seconds, answer)
     except frame.SkipRow as reason:
         answer({"skipped": str(reason)})
