@@ -117,8 +117,8 @@ static_assert(sizeof(struct shoal__channel) == 448, "channel");
  *
  *     page 0                                     page 1                 data_bytes
  *     +---------------------+---------------+    +---------------+      +----------------------------------+
- *     | magic, version,     | tail          |    | head          |      | records, each 8-byte aligned:    |
- *     | data_bytes          | (line 1)      |    |               |      | word {tag:24, length:40}, bytes  |
+ *     | magic, version,     | tail (line 1) |    | head          |      | records, each 8-byte aligned:    |
+ *     | data_bytes          | noted (2)     |    |               |      | word {tag:24, length:40}, bytes  |
  *     +---------------------+---------------+    +---------------+      +----------------------------------+
  */
 struct shoal__ring_writer {
@@ -128,6 +128,8 @@ struct shoal__ring_writer {
     uint64_t data_bytes; /* formatter: a power of two */
     uint8_t pad[40];
     shoal__a64 tail; /* writer, at each commit; reader, in reset, when the writer is gone. SYNC: ring-tail */
+    uint8_t pad_tail[56]; /* a reader that polls the tail does not disturb a writer that notes */
+    shoal__a64 noted; /* writer: position up to which the record after the tail is whole; else <= tail; reader: reset */
 };
 
 struct shoal__ring_reader {
@@ -135,13 +137,14 @@ struct shoal__ring_reader {
 };
 
 #define SHOAL__RING_MAGIC 0x314e52414f4853ull /* "SHOARN1" in memory, little-endian */
-#define SHOAL__RING_VERSION 1u
+#define SHOAL__RING_VERSION 2u
 #define SHOAL__RING_TAG_SHIFT 40u
 #define SHOAL__RING_TAG 0x52a3c5ull /* top 24 bits of a record's word */
 
 static_assert(offsetof(struct shoal__ring_writer, data_bytes) == 16, "ring");
 static_assert(offsetof(struct shoal__ring_writer, tail) == 64, "ring");
-static_assert(sizeof(struct shoal__ring_writer) == 72 && sizeof(struct shoal__ring_reader) == 8, "ring");
+static_assert(offsetof(struct shoal__ring_writer, noted) == 128, "ring");
+static_assert(sizeof(struct shoal__ring_writer) == 136 && sizeof(struct shoal__ring_reader) == 8, "ring");
 
 #define SHOAL__FP_RING(hash)                                                                                           \
     SHOAL__FP(SHOAL__FP(SHOAL__FP((hash), sizeof(struct shoal__ring_writer)),                                         \

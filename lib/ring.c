@@ -13,6 +13,9 @@
  * other side (position, record word) is fetched once and checked. The other side's position is remembered and fetched
  * again only when what is remembered does not suffice, so that the cache line travels once for many records.
  *
+ * A record of many parts may note how much of it is whole: a third position, which counts only while it is past the
+ * tail, so that a commit takes it back by itself. The reader looks at it when the writer is gone.
+ *
  * Guarantees: records arrive whole, in order, once. Costs: two stores and a load per record and side, no system call.
  * Does not: wait (a doorbell does), allow two writers or two readers, repair damage (shoal_ring_reset starts anew).
  */
@@ -107,6 +110,7 @@ int shoal_ring_format(struct shoal_region *region, uint64_t offset, uint64_t dat
     struct shoal__ring_writer *writer = (void *)start;
     struct shoal__ring_reader *reader = (void *)(start + page_bytes());
     shoal__store_relaxed(&writer->tail, 0);
+    shoal__store_relaxed(&writer->noted, 0);
     shoal__store_relaxed(&reader->head, 0);
     write_header(writer, data_bytes);
     return 0;
@@ -233,6 +237,16 @@ int shoal_ring_commit(struct shoal_ring *ring, uint64_t used_bytes)
     return 0;
 }
 
+int shoal_ring_note(struct shoal_ring *ring, uint64_t used_bytes)
+{
+    if (!ring->writes || used_bytes > ring->room)
+        return -EINVAL;
+    /* Release: a reader that looks while we live sees whole parts. The death of the writer orders everything. */
+    shoal__store_release(&ring->writer->noted, ring->tail + RECORD_WORD_BYTES + used_bytes);
+    SHOAL_KILL_POINT("note: noted");
+    return 0;
+}
+
 /* ---- reader ---- */
 
 static void reader_begin(struct shoal_ring *ring)
@@ -304,6 +318,22 @@ uint64_t shoal_ring_used(const struct shoal_ring *ring)
     return used <= ring->data_bytes ? used : ring->data_bytes;
 }
 
+int shoal_ring_salvage(struct shoal_ring *ring, const void **ret_payload, uint64_t *ret_bytes)
+{
+    reader_begin(ring);
+    uint64_t tail = shoal__load_acquire(&ring->writer->tail); /* SYNC: ring-tail */
+    uint64_t noted = shoal__load_relaxed(&ring->writer->noted); /* its writer is dead: there is nothing to race with */
+    if (ring->broken || tail != ring->head)
+        return ring->broken || !positions_valid(ring, ring->head, tail) ? -EBADMSG : -EAGAIN;
+    if ((int64_t)(noted - tail) <= 0) /* of a record that was committed */
+        return -EAGAIN;
+    if (noted - tail < RECORD_WORD_BYTES || noted - tail > ring->data_bytes)
+        return -EBADMSG;
+    *ret_payload = (const uint8_t *)record_word(ring, tail) + RECORD_WORD_BYTES;
+    *ret_bytes = noted - tail - RECORD_WORD_BYTES;
+    return 0;
+}
+
 void shoal_ring_reset(struct shoal_ring *ring)
 {
     uint64_t page = page_bytes();
@@ -314,6 +344,7 @@ void shoal_ring_reset(struct shoal_ring *ring)
     /* SYNC: ring-tail. Release although the writer is gone: the next may be a thread that finds the ring by itself. */
     shoal__store_release(&ring->reader->head, 0);
     shoal__store_release(&ring->writer->tail, 0);
+    shoal__store_relaxed(&ring->writer->noted, 0); /* 0 does not pass any tail */
     if (read_only)
         shoal_region_protect(ring->region, ring->offset, page, false);
     ring->writes = ring->reads = ring->broken = false;

@@ -54,6 +54,13 @@ SHOAL_API int shoal_ring_reserve(struct shoal_ring *ring, uint64_t want_bytes, v
 /* Writer: publish the record, of used_bytes payload. Must not exceed the room. One release store. */
 SHOAL_API int shoal_ring_commit(struct shoal_ring *ring, uint64_t used_bytes);
 
+/*
+ * Writer: the first used_bytes of the payload that is being written after the tail are whole. If the writer dies before
+ * the commit, the reader can still have them (shoal_ring_salvage): for a record of many parts that each count by
+ * themselves. No more than was reserved. One release store.
+ */
+SHOAL_API int shoal_ring_note(struct shoal_ring *ring, uint64_t used_bytes);
+
 /* Reader: the oldest record, in place. -EAGAIN: none; -EBADMSG: damaged. */
 SHOAL_API int shoal_ring_peek(struct shoal_ring *ring, const void **ret_payload, uint64_t *ret_bytes);
 
@@ -62,6 +69,12 @@ SHOAL_API void shoal_ring_pop(struct shoal_ring *ring);
 
 /* Both: bytes between head and tail (a snapshot). */
 SHOAL_API uint64_t shoal_ring_used(const struct shoal_ring *ring);
+
+/*
+ * Reader, when the writer is known to be gone and all its records were read: what it had noted of a record and not
+ * committed, in place. -EAGAIN: nothing; -EBADMSG: damaged.
+ */
+SHOAL_API int shoal_ring_salvage(struct shoal_ring *ring, const void **ret_payload, uint64_t *ret_bytes);
 
 /* Reader, when the writer is known to be gone: make the ring empty and usable by a new writer. */
 SHOAL_API void shoal_ring_reset(struct shoal_ring *ring);

@@ -405,6 +405,65 @@ static void a_new_writer_takes_over_after_the_death_of_the_last(void)
     tear_down(&f);
 }
 
+static int note_two_of_three_parts(void *ring)
+{
+    void *payload;
+    uint64_t room;
+    if (shoal_ring_protect(ring, SHOAL_RING_WRITER) < 0 || put(ring, 0, 10) < 0 ||
+        shoal_ring_reserve(ring, 300, &payload, &room) < 0)
+        return 1;
+    memset(payload, 0xab, 300);
+    return shoal_ring_note(ring, 100) < 0 || shoal_ring_note(ring, 200) < 0;
+}
+
+static void what_a_writer_had_noted_can_be_had_after_its_death(void)
+{
+    struct fixture f;
+    const void *payload;
+    uint64_t bytes;
+    if (!set_up(&f, DATA_BYTES))
+        return;
+    ASSERT_OK(shoal_ring_protect(f.ring, SHOAL_RING_READER));
+    for (int life = 0; life < 100; life++) { /* the positions wrap */
+        ASSERT_EQ(test_wait(test_fork(note_two_of_three_parts, f.ring)), 0);
+        ASSERT_EQ(shoal_ring_salvage(f.ring, &payload, &bytes), -EAGAIN); /* not all is read */
+        ASSERT_OK(take(f.ring, 0, 10));
+        ASSERT_EQ(take(f.ring, 1, 0), -EAGAIN);
+        REQUIRE_OK(shoal_ring_salvage(f.ring, &payload, &bytes));
+        ASSERT_EQ(bytes, 200);
+        CU_ASSERT(((const uint8_t *)payload)[0] == 0xab && ((const uint8_t *)payload)[199] == 0xab);
+        if (life % 3 == 0)
+            shoal_ring_reset(f.ring);
+    }
+    ASSERT_EQ(shoal_ring_salvage(f.ring, &payload, &bytes), -EAGAIN); /* the last life ended with a reset */
+    tear_down(&f);
+}
+
+static void a_commit_takes_notes_back_bad_ones_are_not_followed(void)
+{
+    struct fixture f;
+    const void *payload;
+    void *place;
+    uint64_t bytes;
+    if (!set_up(&f, DATA_BYTES))
+        return;
+    for (uint64_t used = 0; used < 40; used++) {
+        REQUIRE_OK(shoal_ring_reserve(f.ring, 40, &place, &bytes));
+        ASSERT_EQ(shoal_ring_note(f.ring, bytes + 1), -EINVAL);
+        ASSERT_OK(shoal_ring_note(f.ring, used));
+        REQUIRE_OK(put(f.ring, used, used));
+        ASSERT_OK(take(f.ring, used, used));
+        ASSERT_EQ(shoal_ring_salvage(f.ring, &payload, &bytes), -EAGAIN);
+    }
+    uint64_t tail = shoal__load_relaxed(&f.writer->tail);
+    const uint64_t bad[] = { tail + 1, tail + 7, tail + DATA_BYTES + 1, tail + (UINT64_MAX >> 1) };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        shoal__store_release(&f.writer->noted, bad[i]);
+        ASSERT_EQ(shoal_ring_salvage(f.ring, &payload, &bytes), -EBADMSG);
+    }
+    tear_down(&f);
+}
+
 static void nothing_is_left_over(void)
 {
     struct test_footprint before;
@@ -433,6 +492,8 @@ int main(void)
         { "two threads exchange many records", two_threads_exchange_many_records },
         { "two processes exchange many records", two_processes_exchange_many_records },
         { "a new writer takes over after the death of the last", a_new_writer_takes_over_after_the_death_of_the_last },
+        { "what a writer had noted can be had after its death", what_a_writer_had_noted_can_be_had_after_its_death },
+        { "a commit takes notes back, bad ones are not followed", a_commit_takes_notes_back_bad_ones_are_not_followed },
         { "nothing is left over", nothing_is_left_over },
     };
     return test_main("ring", tests, TEST_COUNT(tests));
