@@ -234,25 +234,67 @@ static int note_kept(struct engine *engine, unsigned index, const struct entry *
     return 0;
 }
 
-static int take_result(struct engine *engine, unsigned index, const struct record *record, const uint8_t *payload,
-                       uint64_t payload_bytes)
+/* The entry of the ledger that the record belongs to, if this worker may answer for it now; or NULL. */
+static struct entry *entry_of(struct engine *engine, unsigned index, const struct record *record)
 {
-    struct worker *worker = &engine->workers[index];
     if (record->slot >= ENGINE_SLOTS)
-        return -EBADMSG;
+        return NULL;
     struct entry *entry = &engine->entries[record->slot];
     enum shoal_task_state state;
     unsigned owner_index;
     uint32_t generation;
     if (shoal_taskqueue_state(engine->queue, record->slot, &state, &owner_index, &generation) < 0)
-        return -EBADMSG;
+        return NULL;
     if (entry->owner == NULL || entry->generation != record->generation || generation != record->generation ||
-        state != SHOAL_TASK_STARTED || owner_index != index)
+        state != SHOAL_TASK_STARTED || owner_index != index ||
+        record->item != entry->task.first_item + entry->next_item)
+        return NULL;
+    return entry;
+}
+
+/* Whether there are so many values in the payload is seen when they are unpacked. */
+static int take_run(struct engine *engine, unsigned index, const struct record *record, const uint8_t *payload,
+                    uint64_t payload_bytes)
+{
+    struct entry *entry = entry_of(engine, index, record);
+    if (entry == NULL || ((struct owner *)entry->owner)->kind != OWNER_GROUP || record->run_items == 0 ||
+        record->run_items >= entry->task.item_count - entry->next_item)
         return -EBADMSG;
-    uint32_t index_in_task = entry->task.first_item + entry->next_item;
+    group_deliver_run((struct owner *)entry->owner, record->item, record->run_items, payload, payload_bytes);
+    entry->next_item += record->run_items;
+    engine->completed += record->run_items;
+    return 0;
+}
+
+/* What a worker that has died had noted of a run and not published. */
+static int salvage_run(struct engine *engine, unsigned index)
+{
+    const void *bytes;
+    uint64_t size;
+    int error = shoal_ring_salvage(engine->workers[index].results, &bytes, &size);
+    if (error == -EAGAIN)
+        return 0;
+    struct record record;
+    if (error < 0 || size < sizeof record)
+        return -EBADMSG;
+    memcpy(&record, bytes, sizeof record);
+    const uint8_t *values = (const uint8_t *)bytes + sizeof record, *end = (const uint8_t *)bytes + size;
+    record.run_items = 0;
+    for (const uint8_t *at = values; at < end && at != NULL; at = plain_skip(at, end))
+        record.run_items++;
+    return record.kind != RECORD_RUN ? -EBADMSG : take_run(engine, index, &record, values, size - sizeof record);
+}
+
+static int take_result(struct engine *engine, unsigned index, const struct record *record, const uint8_t *payload,
+                       uint64_t payload_bytes)
+{
+    struct worker *worker = &engine->workers[index];
+    struct entry *entry = entry_of(engine, index, record);
+    if (entry == NULL)
+        return -EBADMSG;
     bool last = entry->next_item + 1 == entry->task.item_count;
     uint64_t inline_bytes = record->flags & RECORD_IN_BLOCK ? 0 : record->stream_bytes;
-    if (record->item != index_in_task || last != !!(record->flags & RECORD_FINAL) || inline_bytes > payload_bytes ||
+    if (last != !!(record->flags & RECORD_FINAL) || inline_bytes > payload_bytes ||
         (uint64_t)record->kept_count * 8 > payload_bytes - inline_bytes)
         return -EBADMSG;
 
@@ -261,7 +303,7 @@ static int take_result(struct engine *engine, unsigned index, const struct recor
     if (plain && ((struct owner *)entry->owner)->kind == OWNER_GROUP &&
         group_deliver_small((struct owner *)entry->owner, record->item,
                             record->kind == RECORD_VALUE ? ARRIVAL_VALUE : ARRIVAL_ERROR, payload, inline_bytes)) {
-        entry->next_item++; /* one of a million: straight into the group's log */
+        entry->next_item++; /* one of many: straight into the group's log */
         engine->completed++;
         return 0;
     }
@@ -325,6 +367,8 @@ static int take_record(struct engine *engine, unsigned index, const uint8_t *byt
     case RECORD_VALUE:
     case RECORD_ERROR:
         return take_result(engine, index, &record, bytes + sizeof record, size - sizeof record);
+    case RECORD_RUN:
+        return take_run(engine, index, &record, bytes + sizeof record, size - sizeof record);
     case RECORD_HELLO:
         worker->ready = true;
         engine->failed_starts = 0;
@@ -376,6 +420,14 @@ int engine_drain_worker(struct engine *engine, unsigned index)
     if (freed > RESULT_RING_BYTES / 4)
         shoal_taskqueue_wake_worker(engine->queue, index);
     return taken;
+}
+
+void engine_drain_dead(struct engine *engine, unsigned index)
+{
+    struct worker *worker = &engine->workers[index];
+    engine_drain_worker(engine, index);
+    if (!worker->damaged && salvage_run(engine, index) < 0)
+        worker->damaged = true;
 }
 
 int engine_drain(struct engine *engine)

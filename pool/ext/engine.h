@@ -41,6 +41,7 @@
 enum record_kind {
     RECORD_HELLO = 1, /* the worker is up and has run its initializer */
     RECORD_VALUE,
+    RECORD_RUN,         /* several values of a batch, none of them its last; payload: plain values (plain.h) */
     RECORD_ERROR,       /* payload: what the Python layer's encode_error made of it */
     RECORD_SETUP_ERROR, /* the initializer failed; same payload; the worker ends */
     RECORD_LEASE,       /* wants block_bytes of memory */
@@ -64,7 +65,7 @@ struct record {
     uint64_t block_bytes;   /* of it */
     uint64_t adopted;       /* the task's own block, which comes back, or HOME_NO_BLOCK */
     uint32_t kept_count;    /* offsets of blocks that the worker still holds: uint64_t each, behind the inline stream */
-    uint32_t reserved;
+    uint32_t run_items;  /* RUN: how many */
 };
 _Static_assert(sizeof(struct record) == 72, "record is shared between processes");
 
@@ -224,7 +225,7 @@ int memory_await_backlog(struct engine *engine, bool may_wait);
 
 /* drain.c */
 int engine_drain(struct engine *engine); /* how many results came; never blocks, runs no user code */
-int engine_drain_worker(struct engine *engine, unsigned index);
+void engine_drain_dead(struct engine *engine, unsigned index); /* all that this worker has left behind */
 void engine_after_drain(struct engine *engine); /* drop trash, run callbacks: user code */
 void engine_discard_later(struct engine *engine, PyObject *object); /* steals */
 void engine_finished(struct engine *engine, struct owner *owner);

@@ -13,8 +13,21 @@ struct piece { /* in the log, followed by `bytes` of stream, or by a struct arri
     uint32_t item;
     uint32_t bytes;
     uint32_t kind;
-    uint32_t heavy;
+    union {
+        uint32_t heavy; /* 0 or 1 */
+        uint32_t count; /* RUN: values, of this item and those behind it */
+    };
 };
+
+static bool is_heavy(const struct piece *piece)
+{
+    return piece->kind != ARRIVAL_RUN && piece->heavy;
+}
+
+static size_t piece_bytes(const struct piece *piece)
+{
+    return sizeof *piece + (((size_t)piece->bytes + 7) & ~(size_t)7);
+}
 
 static void *log_append(struct shoal_group *self, size_t bytes)
 {
@@ -50,9 +63,9 @@ void group_finish_if_done(struct shoal_group *self)
     engine_finished(self->owner.engine, &self->owner);
 }
 
-static void note_arrival(struct shoal_group *self)
+static void note_arrivals(struct shoal_group *self, uint32_t count)
 {
-    self->arrived++;
+    self->arrived += count;
     if (self->feeder_waits && self->to_the_end && group_has_much_room(self))
         group_wake_feeder(self);
     group_finish_if_done(self);
@@ -65,13 +78,27 @@ bool group_deliver_small(struct owner *owner, uint32_t item, enum arrival_kind k
     if (stream_bytes > HEAVY_BYTES || self->cancelled)
         return false;
     struct piece piece = {.item = item, .kind = (uint32_t)kind, .bytes = (uint32_t)stream_bytes};
-    uint8_t *place = log_append(self, sizeof piece + ((piece.bytes + 7) & ~7u));
+    uint8_t *place = log_append(self, piece_bytes(&piece));
     if (place == NULL)
         return false;
     memcpy(place, &piece, sizeof piece);
     memcpy(place + sizeof piece, stream, piece.bytes);
-    note_arrival(self);
+    note_arrivals(self, 1);
     return true;
+}
+
+void group_deliver_run(struct owner *owner, uint32_t first_item, uint32_t count, const uint8_t *values, uint64_t bytes)
+{
+    struct shoal_group *self = (struct shoal_group *)owner;
+    if (self->cancelled)
+        return;
+    struct piece piece = {.item = first_item, .kind = ARRIVAL_RUN, .bytes = (uint32_t)bytes, .count = count};
+    uint8_t *place = log_append(self, piece_bytes(&piece));
+    if (place != NULL) { /* else the items are missing, and said to be */
+        memcpy(place, &piece, sizeof piece);
+        memcpy(place + sizeof piece, values, piece.bytes);
+    }
+    note_arrivals(self, count);
 }
 
 void group_deliver(struct owner *owner, struct arrival *arrival)
@@ -85,7 +112,7 @@ void group_deliver(struct owner *owner, struct arrival *arrival)
                  arrival->buffer_count > 0 || arrival->bytes > HEAVY_BYTES;
     struct piece piece = {.item = arrival->item, .kind = (uint32_t)arrival->kind, .heavy = heavy,
                           .bytes = heavy ? (uint32_t)sizeof *arrival : (uint32_t)arrival->bytes};
-    uint8_t *place = log_append(self, sizeof piece + ((piece.bytes + 7) & ~7u));
+    uint8_t *place = log_append(self, piece_bytes(&piece));
     if (place == NULL) {
         arrival_clear(owner->engine, arrival); /* no memory for 100 bytes: the item is missing, and said to be */
     } else {
@@ -97,7 +124,7 @@ void group_deliver(struct owner *owner, struct arrival *arrival)
             PyMem_RawFree(arrival->owned);
         }
     }
-    note_arrival(self);
+    note_arrivals(self, 1);
 }
 
 /* ---- decoding ---- */
@@ -154,6 +181,28 @@ static int keep(struct shoal_group *self, uint64_t item, PyObject *object, bool 
     return 0;
 }
 
+/* The values of a run, which stays in the log meanwhile. Making a tuple may run user code (a garbage collection), in
+ * which the log may move. */
+static int decode_run(struct shoal_group *self, const struct piece *piece)
+{
+    size_t at = self->log_read + sizeof *piece, end = at + piece->bytes;
+    for (uint32_t i = 0; i < piece->count; i++) {
+        const uint8_t *log = self->log, *cursor = log + at;
+        PyObject *object = plain_read(&cursor, log + end);
+        bool ok = object != NULL;
+        at = ok ? (size_t)(cursor - log) : end;
+        if (!ok) {
+            if (PyErr_Occurred() == NULL)
+                raise_damaged(NULL, "its worker said that there were more results");
+            object = owner_fetch_exception();
+        }
+        if (object == NULL || keep(self, (uint64_t)piece->item + i, object, ok) < 0)
+            return -1;
+    }
+    self->log_read += piece_bytes(piece);
+    return 0;
+}
+
 /* Unpickling runs user code, which may make the log grow: what is unpickled is a copy, or the arrival's own memory. */
 static int decode_one(struct shoal_group *self)
 {
@@ -161,11 +210,13 @@ static int decode_one(struct shoal_group *self)
     struct arrival arrival;
     memcpy(&piece, self->log + self->log_read, sizeof piece);
     const uint8_t *body = self->log + self->log_read + sizeof piece;
-    self->log_read += sizeof piece + ((piece.bytes + 7) & ~7u);
-    if (!piece.heavy && piece.kind == ARRIVAL_VALUE && piece.bytes <= SECTION_NUMBER_MAX) {
-        PyObject *number = number_of_section(body, piece.bytes);
-        if (number != NULL)
-            return keep(self, piece.item, number, true);
+    if (piece.kind == ARRIVAL_RUN)
+        return decode_run(self, &piece);
+    self->log_read += piece_bytes(&piece);
+    if (!piece.heavy && piece.kind == ARRIVAL_VALUE) {
+        PyObject *object = section_single(body, piece.bytes);
+        if (object != NULL)
+            return keep(self, piece.item, object, true);
     }
     if (piece.heavy) {
         memcpy(&arrival, body, sizeof arrival);
@@ -206,12 +257,12 @@ void group_clear_log(struct shoal_group *self)
     while (self->log_read < self->log_end) {
         struct piece piece;
         memcpy(&piece, self->log + self->log_read, sizeof piece);
-        if (piece.heavy) {
+        if (is_heavy(&piece)) {
             struct arrival arrival;
             memcpy(&arrival, self->log + self->log_read + sizeof piece, sizeof arrival);
             arrival_clear(self->owner.engine, &arrival);
         }
-        self->log_read += sizeof piece + ((piece.bytes + 7) & ~7u);
+        self->log_read += piece_bytes(&piece);
     }
     PyMem_RawFree(self->log);
     self->log = NULL;

@@ -181,34 +181,51 @@ static void put_prefix(uint8_t *at, uint64_t bytes, uint64_t buffers)
     memcpy(at, &prefix, sizeof prefix);
 }
 
-size_t section_of_number(PyObject *object, uint8_t *section)
+/* 1 written, 0 not plain, -1 exception. */
+static int write_plain(struct shoal_sink *sink, PyObject *object)
 {
-    size_t bytes = shoal_encode_number(object, section + SECTION_PREFIX_BYTES);
-    if (bytes == 0)
+    uint8_t copy[PLAIN_BYTES_MAX];
+    bool roomy = (size_t)(sink->limit - sink->cursor) >= sizeof copy;
+    uint8_t *end = plain_write(roomy ? sink->cursor : copy, object);
+    if (end == NULL)
         return 0;
-    put_prefix(section, bytes, 0);
-    return SECTION_PREFIX_BYTES + bytes;
-}
-
-PyObject *number_of_section(const uint8_t *section, size_t bytes)
-{
-    uint64_t prefix;
-    if (bytes < sizeof prefix)
-        return NULL;
-    memcpy(&prefix, section, sizeof prefix);
-    if (prefix != (uint64_t)(bytes - sizeof prefix) << 24)
-        return NULL;
-    return shoal_decode_number(section + sizeof prefix, bytes - sizeof prefix, NULL);
-}
-
-int outgoing_section(struct outgoing *out, struct shoal_encoder *encoder, PyObject *object)
-{
-    if ((size_t)(out->sink.limit - out->sink.cursor) >= SECTION_NUMBER_MAX) {
-        size_t number = section_of_number(object, out->sink.cursor);
-        out->sink.cursor += number;
-        if (number > 0)
-            return 0;
+    if (roomy) {
+        sink->cursor = end;
+        return 1;
     }
+    if (shoal_sink_room(sink, (size_t)(end - copy)) < 0)
+        return -1;
+    memcpy(sink->cursor, copy, (size_t)(end - copy));
+    sink->cursor += end - copy;
+    return 1;
+}
+
+/* How many of the items, 0 if the first is not plain, -1 exception. */
+static int64_t plain_section(struct outgoing *out, PyObject *const *items, uint32_t count)
+{
+    size_t start = shoal_sink_used(&out->sink);
+    uint32_t written = 0;
+    int error = 1;
+    if (shoal_sink_room(&out->sink, SECTION_PREFIX_BYTES + sizeof written) < 0)
+        return -1;
+    out->sink.cursor += SECTION_PREFIX_BYTES + sizeof written;
+    for (; written < count && (error = write_plain(&out->sink, items[written])) > 0; written++)
+        ;
+    uint8_t *section = out->sink.start + start;
+    if (error < 0 || written == 0) {
+        out->sink.cursor = section;
+        return error;
+    }
+    put_prefix(section, (uint64_t)(out->sink.cursor - section) - SECTION_PREFIX_BYTES, SECTION_PLAIN);
+    memcpy(section + SECTION_PREFIX_BYTES, &written, sizeof written);
+    return written;
+}
+
+int64_t outgoing_section(struct outgoing *out, struct shoal_encoder *encoder, PyObject *const *items, uint32_t count)
+{
+    int64_t plain = plain_section(out, items, count);
+    if (plain != 0)
+        return plain;
     struct shoal_encoder_options options = {
         .reducers = out->state->forking_reducers,
         .take = outgoing_take,
@@ -224,14 +241,14 @@ int outgoing_section(struct outgoing *out, struct shoal_encoder *encoder, PyObje
     if (shoal_sink_room(&out->sink, SECTION_PREFIX_BYTES) < 0)
         return -1;
     out->sink.cursor += SECTION_PREFIX_BYTES;
-    if (shoal_encode(encoder, object, &out->sink, &options) < 0) {
+    if (shoal_encode(encoder, items[0], &out->sink, &options) < 0) {
         out->sink.cursor = out->sink.start + start;
         outgoing_forget_buffers(out, first_buffer);
         return -1;
     }
     uint64_t bytes = shoal_sink_used(&out->sink) - start - SECTION_PREFIX_BYTES;
     put_prefix(out->sink.start + start, bytes, out->taken_count - first_buffer);
-    return 0;
+    return 1;
 }
 
 int64_t outgoing_seal(struct outgoing *out)
@@ -351,7 +368,38 @@ int section_next(const uint8_t **cursor, const uint8_t *end, const uint8_t **ret
         return raise_damaged(NULL, "a section is longer than its stream");
     *ret_pickle = *cursor + sizeof prefix;
     *ret_bytes = (size_t)bytes;
-    *ret_buffers = (uint32_t)(prefix & SECTION_BUFFERS_MAX);
+    *ret_buffers = (uint32_t)(prefix & SECTION_PLAIN);
     *cursor = *ret_pickle + bytes;
     return 0;
+}
+
+int section_plain(const uint8_t **content, size_t *bytes, uint32_t *ret_count)
+{
+    uint32_t count;
+    if (*bytes < sizeof count)
+        return raise_damaged(NULL, "a section of values is cut short");
+    memcpy(&count, *content, sizeof count);
+    if (count == 0)
+        return raise_damaged(NULL, "a section of values is empty");
+    *content += sizeof count;
+    *bytes -= sizeof count;
+    *ret_count = count;
+    return 0;
+}
+
+PyObject *section_single(const uint8_t *section, size_t bytes)
+{
+    uint64_t prefix;
+    uint32_t count;
+    if (bytes < sizeof prefix + sizeof count)
+        return NULL;
+    memcpy(&prefix, section, sizeof prefix);
+    memcpy(&count, section + sizeof prefix, sizeof count);
+    if (prefix != ((uint64_t)(bytes - sizeof prefix) << 24 | SECTION_PLAIN) || count != 1)
+        return NULL;
+    const uint8_t *value = section + sizeof prefix + sizeof count;
+    PyObject *object = plain_read(&value, section + bytes);
+    if (object == NULL)
+        PyErr_Clear(); /* no memory: the long way says so */
+    return object;
 }

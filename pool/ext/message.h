@@ -11,6 +11,8 @@
  *
  * A call has one section, (function, args, kwargs); a batch has one for the function and one for each item, so that an
  * item that cannot be read spoils itself alone, and a batch can be continued in its middle. A result has one section.
+ * Items that are plain values (plain.h) share one, as many as follow each other: count:32 and the values instead of a
+ * pickle. A single plain value is written so, too.
  * The pickler writes the stream straight into the ring; a stream that outgrows the room there moves to the heap, and
  * from there into the message's arena block, behind its buffers.
  */
@@ -18,6 +20,7 @@
 #define SHOAL_EXT_MESSAGE_H
 
 #include "block.h"
+#include "plain.h"
 
 /* Buffers below this size go in band: a copy is cheaper than a block and its mapping. */
 #define OUT_OF_BAND_MIN (32u << 10)
@@ -42,8 +45,8 @@ struct buffer_entry {
 _Static_assert(sizeof(struct buffer_entry) == 32, "buffer_entry is part of the stream format");
 
 #define SECTION_PREFIX_BYTES 8u
-#define SECTION_NUMBER_MAX (SECTION_PREFIX_BYTES + SHOAL_NUMBER_BYTES_MAX)
-#define SECTION_BUFFERS_MAX ((1u << 24) - 1)
+#define SECTION_PLAIN ((1u << 24) - 1) /* instead of a number of buffers: plain values */
+#define SECTION_BUFFERS_MAX (SECTION_PLAIN - 1)
 
 /* A buffer that the pickler handed to us: kept until it is copied. */
 struct taken {
@@ -75,13 +78,9 @@ struct outgoing {
 void outgoing_begin(struct outgoing *out, struct module_state *state, struct home *home, uint8_t *ring, size_t room);
 void outgoing_clear(struct outgoing *out);
 
-/* Write one section. 0, or -1 with an exception (the section is taken back). */
-int outgoing_section(struct outgoing *out, struct shoal_encoder *encoder, PyObject *object);
-
-/* A section that is one number (see pickle.h), at most SECTION_NUMBER_MAX bytes: its size, 0 if the object is none. */
-size_t section_of_number(PyObject *object, uint8_t *section);
-/* The other way: new reference, or NULL without an exception if these bytes are anything else. */
-PyObject *number_of_section(const uint8_t *section, size_t bytes);
+/* Write one section: the items that are plain, up to the first that is not; or the first one's pickle. How many of the
+ * `count` (at least 1) it holds, or -1 with an exception (the section is taken back). */
+int64_t outgoing_section(struct outgoing *out, struct shoal_encoder *encoder, PyObject *const *items, uint32_t count);
 
 /* Pad and make room for the table, so that the stream's size is final: its bytes including the table. -1: exception. */
 int64_t outgoing_seal(struct outgoing *out);
@@ -106,6 +105,13 @@ void outgoing_write(struct outgoing *out, uint8_t *block, uint64_t block_offset,
 /* The next section in [*cursor, end): its pickle, checked to lie inside. -1 with UnpicklingError if it does not. */
 int section_next(const uint8_t **cursor, const uint8_t *end, const uint8_t **ret_pickle, size_t *ret_bytes,
                  uint32_t *ret_buffers);
+
+/* Of a section with SECTION_PLAIN buffers: moves *content to the first value, which ends before *content + *bytes, and
+ * says how many there are to be. -1 with UnpicklingError. */
+int section_plain(const uint8_t **content, size_t *bytes, uint32_t *ret_count);
+
+/* The value of a section that holds a single plain one: new reference; NULL, without an exception: it is another. */
+PyObject *section_single(const uint8_t *section, size_t bytes);
 
 /* Raise UnpicklingError for a message that is damaged. Always -1. */
 int raise_damaged(struct module_state *state, const char *what);

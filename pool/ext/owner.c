@@ -146,6 +146,13 @@ static PyObject *decode_pickle(struct engine *engine, struct arrival *arrival)
     uint32_t buffers;
     if (section_next(&cursor, data + arrival->bytes - table, &pickle, &bytes, &buffers) < 0)
         return NULL;
+    if (buffers == SECTION_PLAIN) {
+        uint32_t count;
+        PyObject *object = section_plain(&pickle, &bytes, &count) < 0 ? NULL : plain_read(&pickle, pickle + bytes);
+        if (object == NULL && PyErr_Occurred() == NULL)
+            raise_damaged(NULL, "it is not the value that it should be");
+        return object;
+    }
     struct giver giver = {.engine = engine, .arrival = arrival, .table = data + arrival->bytes - table};
     struct shoal_decoder *decoder = engine->decoder_busy ? shoal_decoder_new(engine->state->pickle) : engine->decoder;
     if (decoder == NULL)

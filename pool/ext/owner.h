@@ -14,6 +14,7 @@ enum arrival_kind {
     ARRIVAL_VALUE,     /* a pickled result */
     ARRIVAL_ERROR,     /* a pickled description of an exception */
     ARRIVAL_EXCEPTION, /* an exception object made here (WorkerLost, cancelled) */
+    ARRIVAL_RUN,       /* plain values of several items; in a group's log only */
 };
 
 #define ARRIVAL_INLINE_BYTES 64
@@ -75,6 +76,8 @@ void group_deliver(struct owner *owner, struct arrival *arrival);
 /* As group_deliver, for a short stream without buffers that is not the last of its task. False: take the long way. */
 bool group_deliver_small(struct owner *owner, uint32_t item, enum arrival_kind kind, const uint8_t *stream,
                          uint64_t stream_bytes);
+/* Plain values of `count` items of a batch. */
+void group_deliver_run(struct owner *owner, uint32_t first_item, uint32_t count, const uint8_t *values, uint64_t bytes);
 int group_pull(struct owner *owner); /* lazy groups: submit more input; 1 all pulled, 0 window is full, -1 exception */
 
 /* The exception that is set, normalized, with its traceback; new reference. */

@@ -214,7 +214,7 @@ static void recover_worker(struct engine *engine, unsigned index, const struct s
     struct worker *worker = &engine->workers[index];
     pid_t pid = worker->peer.pid;
     engine->draining = true;
-    engine_drain_worker(engine, index);
+    engine_drain_dead(engine, index);
     SHOAL_PARENT_POINT("bury: drained", kill_next(engine, index));
     engine->draining = false;
     engine_close_process(worker);

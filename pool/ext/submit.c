@@ -359,7 +359,7 @@ int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *tri
         return -1;
     struct pending ready = {.item_count = 1};
     submission.out.root = "task";
-    int error = outgoing_section(&submission.out, submission.encoder, triple);
+    int error = outgoing_section(&submission.out, submission.encoder, &triple, 1) < 0 ? -1 : 0;
     if (error == 0)
         error = submission_publish(&submission, owner, &ready);
     submission_end(&submission);
@@ -379,12 +379,14 @@ int engine_submit_batch(struct engine *engine, struct owner *owner, PyObject *fu
         return -1;
     struct pending ready = {
         .flags = TASK_BATCH | (star ? TASK_STAR : 0), .item_count = count, .first_item = first_item};
-    error = outgoing_section(&submission.out, submission.encoder, function);
+    error = outgoing_section(&submission.out, submission.encoder, &function, 1) < 0 ? -1 : 0;
     engine->function_failed = error < 0;
     submission.out.root = "element";
-    for (uint32_t i = 0; i < count && error == 0; i++) {
+    for (uint32_t i = 0; i < count && error == 0;) {
         submission.out.root_index = first_item + i;
-        error = outgoing_section(&submission.out, submission.encoder, items[i]);
+        int64_t held = outgoing_section(&submission.out, submission.encoder, items + i, count - i);
+        error = held < 0 ? -1 : 0;
+        i += held < 0 ? 0 : (uint32_t)held;
     }
     if (error == 0)
         error = submission_publish(&submission, owner, &ready);

@@ -5,6 +5,14 @@
 
 #include "engine.h"
 
+/* Results that are being gathered in one record, after the tail of our ring: see worker_result.c. */
+struct result_run {
+    uint8_t *record; /* its struct record; NULL: there is none */
+    uint8_t *cursor, *limit; /* past the limit it is published */
+    uint64_t room;
+    uint32_t count;
+};
+
 struct worker_side {
     unsigned index;
     struct worker *own; /* of the engine's table: our rings */
@@ -29,6 +37,9 @@ struct worker_side {
     struct shoal_claim claim;
     const uint8_t *cursor, *end, *table;
     uint64_t buffer_count, first_buffer;
+    const uint8_t *plain_end; /* of the section of plain values that the cursor is in */
+    uint32_t plain_left;      /* how many of them are still to be read */
+    struct result_run run;
     struct block **blocks; /* strong: those that the task's arguments were given */
     size_t block_count, block_capacity;
     struct block *own_block; /* borrowed from blocks: the task's message */
@@ -37,10 +48,10 @@ struct worker_side {
 
 /* worker_input.c: the task's streams and buffers. */
 int input_begin(struct engine *engine);
-PyObject *input_next(struct engine *engine); /* the next section's object, or NULL with an exception */
+PyObject *input_next(struct engine *engine); /* the next object, or NULL with an exception */
 /* An item of a batch is done: gives back the private views that it was given, in `blocks` from block_count on. */
 void input_item_done(struct engine *engine, size_t block_count);
-int input_skip(struct engine *engine, uint32_t sections);
+int input_skip(struct engine *engine, uint32_t items);
 /* Everything of the task was dropped: which blocks are still held by user code? Fills offsets, returns how many.
  * ret_kept NULL: the task was not ours after all, nothing is told. */
 uint32_t input_end(struct engine *engine, uint64_t adopted, uint64_t *ret_kept);

@@ -31,6 +31,7 @@ int input_begin(struct engine *engine)
     side->end = side->table;
     side->buffer_count = task->tag;
     side->first_buffer = 0;
+    side->plain_left = 0;
     return 0;
 }
 
@@ -171,29 +172,71 @@ static PyObject *give(void *context, Py_ssize_t index)
                     block->frozen || (entry.flags & BUFFER_READONLY));
 }
 
+/* The cursor moves into the next section if that has plain values: 1; else behind it, and there is its pickle: 0. */
+static int enter_section(struct worker_side *side, const uint8_t **ret_pickle, size_t *ret_bytes, uint32_t *ret_buffers)
+{
+    if (section_next(&side->cursor, side->end, ret_pickle, ret_bytes, ret_buffers) < 0)
+        return -1;
+    if (*ret_buffers != SECTION_PLAIN)
+        return 0;
+    if (section_plain(ret_pickle, ret_bytes, &side->plain_left) < 0)
+        return -1;
+    side->cursor = *ret_pickle;
+    side->plain_end = *ret_pickle + *ret_bytes;
+    return 1;
+}
+
+/* To the next value; NULL: there is none, and so none of those that were to follow. */
+static inline void pass_plain(struct worker_side *side, const uint8_t *next)
+{
+    side->plain_left--;
+    side->cursor = side->plain_left == 0 || next == NULL ? side->plain_end : next;
+}
+
+static PyObject *next_plain(struct worker_side *side)
+{
+    const uint8_t *next = side->cursor;
+    PyObject *object = plain_read(&next, side->plain_end);
+    if (object == NULL) {
+        if (PyErr_Occurred() == NULL)
+            raise_damaged(NULL, "a value is cut short");
+        next = plain_skip(side->cursor, side->plain_end);
+    }
+    pass_plain(side, next);
+    return object;
+}
+
 PyObject *input_next(struct engine *engine)
 {
     struct worker_side *side = engine->side;
+    if (side->plain_left > 0)
+        return next_plain(side);
     const uint8_t *pickle;
     size_t bytes;
     uint32_t buffers;
-    if (section_next(&side->cursor, side->end, &pickle, &bytes, &buffers) < 0)
-        return NULL;
+    int plain = enter_section(side, &pickle, &bytes, &buffers);
+    if (plain != 0)
+        return plain < 0 ? NULL : next_plain(side);
     PyObject *object = shoal_decode(side->decoder, pickle, bytes, give, engine, NULL);
     side->first_buffer += buffers;
     return object;
 }
 
-int input_skip(struct engine *engine, uint32_t sections)
+int input_skip(struct engine *engine, uint32_t items)
 {
     struct worker_side *side = engine->side;
-    while (sections-- > 0) {
+    for (; items > 0; items--) {
         const uint8_t *pickle;
         size_t bytes;
         uint32_t buffers;
-        if (section_next(&side->cursor, side->end, &pickle, &bytes, &buffers) < 0)
+        int plain = side->plain_left > 0 ? 1 : enter_section(side, &pickle, &bytes, &buffers);
+        if (plain < 0)
             return -1;
-        side->first_buffer += buffers;
+        if (plain == 0) {
+            side->first_buffer += buffers;
+            continue;
+        }
+        pass_plain(side, plain_skip(side->cursor, side->plain_end));
     }
     return 0;
 }

@@ -6,6 +6,10 @@
  * buffers go into a block that the parent leases to us, except those that lie in the task's own block and nowhere else
  * any more: that block goes back whole. So the order is: pickle; drop result and arguments; see which blocks user code
  * still holds; copy; commit.
+ *
+ * In the middle of a batch, plain results (plain.h) that follow each other make a run: one record, published when it is
+ * long enough or something else comes. Each of them counts from the moment it is noted (shoal_ring_note): if we die, the
+ * parent takes what was noted. What is at the batch's end is sent by itself: there the task's blocks are settled.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,6 +21,7 @@
 #include "worker.h"
 
 #define RESULT_IN_RING_MAX (RESULT_RING_BYTES / 4)
+#define RUN_BYTES_MAX (RESULT_RING_BYTES / 16) /* the parent unpacks one while we write the next */
 
 /* ---- room in the ring ---- */
 
@@ -188,28 +193,54 @@ static void send(struct engine *engine, struct outgoing *out, struct record *rec
     ring_publish(engine, kept_offset + record->kept_count * sizeof(uint64_t), room, last ? SHOAL_URGENT : SHOAL_AWAKE);
 }
 
-/* One number in the middle of a batch: nothing to lease, nothing kept. False: take the long way. */
-static bool send_number(struct engine *engine, uint32_t item, PyObject *object)
+/* ---- a run of results: plain values in the middle of a batch, one record ---- */
+
+static void run_begin(struct engine *engine, uint32_t item)
 {
     struct worker_side *side = engine->side;
-    uint8_t section[SECTION_NUMBER_MAX];
-    size_t bytes = section_of_number(object, section);
-    if (bytes == 0)
-        return false;
+    struct result_run *run = &side->run;
     struct record record = {
-        .kind = RECORD_VALUE,
+        .kind = RECORD_RUN,
         .slot = side->claim.slot,
         .generation = side->claim.generation,
         .item = item,
-        .stream_bytes = bytes,
         .block_offset = HOME_NO_BLOCK,
         .adopted = HOME_NO_BLOCK,
     };
-    uint64_t room;
-    uint8_t *place = ring_reserve(engine, sizeof record + sizeof section, &room);
-    memcpy(place, &record, sizeof record);
-    memcpy(place + sizeof record, section, sizeof section);
-    ring_publish(engine, sizeof record + bytes, room, SHOAL_AWAKE);
+    run->record = ring_reserve(engine, sizeof record + PLAIN_BYTES_MAX, &run->room);
+    memcpy(run->record, &record, sizeof record);
+    run->cursor = run->record + sizeof record;
+    run->limit = run->record + (run->room < RUN_BYTES_MAX ? run->room : RUN_BYTES_MAX) - PLAIN_BYTES_MAX;
+}
+
+/* Publish it; the next result begins another record. */
+static void run_end(struct engine *engine)
+{
+    struct result_run *run = &engine->side->run;
+    if (run->count > 0) {
+        ((struct record *)(void *)run->record)->run_items = run->count;
+        SHOAL_KILL_POINT("run: to be published");
+        ring_publish(engine, (uint64_t)(run->cursor - run->record), run->room, SHOAL_AWAKE);
+    }
+    run->record = NULL;
+    run->count = 0;
+}
+
+/* False: the result is not plain. */
+static bool run_add(struct engine *engine, uint32_t item, PyObject *object)
+{
+    struct result_run *run = &engine->side->run;
+    if (run->record == NULL)
+        run_begin(engine, item);
+    uint8_t *end = plain_write(run->cursor, object);
+    if (end == NULL)
+        return false;
+    run->cursor = end;
+    run->count++;
+    SHOAL_KILL_POINT("run: written");
+    shoal_ring_note(engine->side->own->results, (uint64_t)(end - run->record));
+    if (end > run->limit)
+        run_end(engine);
     return true;
 }
 
@@ -217,11 +248,12 @@ int result_send(struct engine *engine, enum record_kind kind, uint32_t item, boo
                 PyObject *arguments)
 {
     struct worker_side *side = engine->side;
-    if (!last && kind == RECORD_VALUE && send_number(engine, item, object)) {
+    if (!last && kind == RECORD_VALUE && run_add(engine, item, object)) {
         Py_DECREF(object);
         Py_XDECREF(arguments);
         return 0;
     }
+    run_end(engine);
     uint64_t room;
     uint8_t *place = ring_reserve(engine, sizeof(struct record) + 256, &room);
     if (room > RESULT_IN_RING_MAX)
@@ -237,7 +269,7 @@ int result_send(struct engine *engine, enum record_kind kind, uint32_t item, boo
     bool own_encoder = side->encoder_busy;
     struct shoal_encoder *encoder = own_encoder ? shoal_encoder_new(engine->state->pickle) : side->encoder;
     side->encoder_busy = true;
-    int error = encoder == NULL ? -1 : outgoing_section(&out, encoder, object);
+    int error = encoder == NULL || outgoing_section(&out, encoder, &object, 1) < 0 ? -1 : 0;
     if (own_encoder)
         shoal_encoder_free(encoder);
     else
@@ -304,7 +336,7 @@ void result_send_setup_error(struct engine *engine)
     Py_DECREF(exception);
     struct outgoing out;
     outgoing_begin(&out, engine->state, engine->home, NULL, 0);
-    if (packed == NULL || outgoing_section(&out, side->encoder, packed) < 0 || out.taken_count > 0) {
+    if (packed == NULL || outgoing_section(&out, side->encoder, &packed, 1) < 0 || out.taken_count > 0) {
         PyErr_Print();
         _exit(1);
     }
