@@ -68,20 +68,38 @@ static int submit_waiting(struct shoal_group *self, PyObject *const *items, uint
     }
 }
 
+/* Up to a chunk of the input from `at` on, as a list or tuple of our own: the caller's may change under way. */
+static PyObject *cut_chunk(struct shoal_group *self, PyObject *input, Py_ssize_t at)
+{
+    Py_ssize_t end = at > PY_SSIZE_T_MAX - (Py_ssize_t)self->chunk ? PY_SSIZE_T_MAX : at + (Py_ssize_t)self->chunk;
+    PyObject *part = PySequence_GetSlice(input, at, end);
+    if (part != NULL && PyRange_Check(part))
+        Py_SETREF(part, PySequence_List(part));
+    return part;
+}
+
 static int begin_list(struct shoal_group *self, PyObject *iterable)
 {
-    PyObject *items = PySequence_List(iterable); /* the caller's list may change under way */
-    if (items == NULL)
-        return -1;
-    Py_ssize_t size = PyList_GET_SIZE(items);
-    self->results = PyList_New(size);
+    /* What is cut without running user code is cut chunk by chunk, while the workers are at those before. */
+    bool simple = PyList_CheckExact(iterable) || PyTuple_CheckExact(iterable) || PyRange_Check(iterable);
+    PyObject *input = simple ? Py_NewRef(iterable) : PySequence_List(iterable);
+    Py_ssize_t size = input == NULL ? -1 : PySequence_Size(input);
+    self->results = size < 0 ? NULL : PyList_New(size);
     int error = self->results == NULL ? -1 : 0;
-    PyObject **first = ((PyListObject *)items)->ob_item;
-    for (Py_ssize_t at = 0; at < size && error == 0; at += self->chunk) {
-        Py_ssize_t left = size - at;
-        error = submit_waiting(self, first + at, left < self->chunk ? (uint32_t)left : self->chunk);
+    for (Py_ssize_t at = 0, count; at < size && error == 0; at += count) {
+        PyObject *part = cut_chunk(self, input, at);
+        count = part == NULL ? 0 : PySequence_Fast_GET_SIZE(part);
+        if (part == NULL)
+            error = -1;
+        else if (count > 0)
+            error = submit_waiting(self, PySequence_Fast_ITEMS(part), (uint32_t)count);
+        else
+            size = at; /* the list has become shorter */
+        Py_XDECREF(part);
     }
-    Py_DECREF(items);
+    Py_XDECREF(input);
+    if (error == 0 && size < PyList_GET_SIZE(self->results))
+        error = PyList_SetSlice(self->results, size, PyList_GET_SIZE(self->results), NULL);
     self->begun = true;
     if (error == 0 && self->arrived == self->total)
         self->owner.done = true;
