@@ -139,13 +139,24 @@ int shoal_taskqueue_spinner(const struct shoal_taskqueue *queue)
     return spinner <= queue->worker_count ? (int)spinner - 1 : -1;
 }
 
+static bool is_elsewhere(const struct shoal_taskqueue *queue, unsigned worker)
+{
+    uint32_t there = shoal__load_relaxed(&queue->workers[worker].cpu);
+    return there != SHOAL__QUEUE_NO_CPU && there != shoal_cpu();
+}
+
 bool shoal_taskqueue_worker_elsewhere(const struct shoal_taskqueue *queue)
 {
-    uint32_t here = shoal_cpu();
-    for (uint32_t i = 0; i < queue->worker_count; i++) {
-        uint32_t there = shoal__load_relaxed(&queue->workers[i].cpu);
-        if (there != here && there != SHOAL__QUEUE_NO_CPU && stance_of(queue, i) != SHOAL__SLEEPING)
+    for (uint32_t i = 0; i < queue->worker_count; i++)
+        if (stance_of(queue, i) != SHOAL__SLEEPING && is_elsewhere(queue, i))
             return true;
-    }
     return false;
+}
+
+bool shoal_taskqueue_taker_elsewhere(const struct shoal_taskqueue *queue)
+{
+    int taker = shoal_taskqueue_spinner(queue);
+    if (taker < 0)
+        taker = warmest_sleeper(queue);
+    return taker < 0 ? shoal_taskqueue_worker_elsewhere(queue) : is_elsewhere(queue, (unsigned)taker);
 }

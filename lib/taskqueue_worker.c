@@ -152,7 +152,7 @@ int shoal_taskqueue_start(struct shoal_taskqueue *queue, unsigned worker, struct
 
 /* ---- wait ---- */
 
-static bool owner_elsewhere(const struct shoal_taskqueue *queue)
+bool shoal_taskqueue_owner_elsewhere(const struct shoal_taskqueue *queue)
 {
     return shoal__load_relaxed(&queue->owner->cpu) != shoal_cpu();
 }
@@ -220,7 +220,7 @@ static enum spin_end spin(struct shoal_taskqueue *queue, unsigned worker, int64_
         return SPIN_EXTRA;
     if (queue->spin_ns == 0)
         return SPIN_NOTHING;
-    if (!owner_elsewhere(queue))
+    if (!shoal_taskqueue_owner_elsewhere(queue))
         return give_way(queue, worker, extra);
     if (!may_spin(mind))
         return SPIN_NOTHING;
@@ -238,7 +238,7 @@ static enum spin_end spin(struct shoal_taskqueue *queue, unsigned worker, int64_
         if (round % LOOK_EVERY == 0) {
             if (extra_wanted(extra))
                 return SPIN_EXTRA;
-            if (!our_turn(queue, worker) || !owner_elsewhere(queue))
+            if (!our_turn(queue, worker) || !shoal_taskqueue_owner_elsewhere(queue))
                 return SPIN_NOTHING;
             if (shoal_now_ns() >= end_ns) {
                 mind->failed_spins++;
@@ -247,6 +247,21 @@ static enum spin_end spin(struct shoal_taskqueue *queue, unsigned worker, int64_
         }
         shoal__cpu_relax();
     }
+}
+
+bool shoal_taskqueue_linger(struct shoal_taskqueue *queue, unsigned worker, bool (*ready)(void *), void *arg)
+{
+    if (worker >= queue->worker_count || queue->spin_ns == 0 || ready(arg))
+        return worker < queue->worker_count && ready(arg);
+    if (!shoal_taskqueue_owner_elsewhere(queue))
+        return shoal__turn_give(&queue->minds[worker].turn, ready, arg);
+    int64_t end_ns = shoal_now_ns() + queue->spin_ns;
+    for (unsigned round = 1; !ready(arg); round++) {
+        if (round % LOOK_EVERY == 0 && (!shoal_taskqueue_owner_elsewhere(queue) || shoal_now_ns() >= end_ns))
+            return false;
+        shoal__cpu_relax();
+    }
+    return true;
 }
 
 /* Sleep once. Returns > 0 woken or work, 0 deadline, -errno; *ret_work: there is work. */

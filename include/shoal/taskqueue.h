@@ -143,6 +143,10 @@ SHOAL_API struct shoal_doorbell *shoal_taskqueue_worker_bell(struct shoal_taskqu
 SHOAL_API void shoal_taskqueue_owner_here(struct shoal_taskqueue *queue);
 /* The CPU that `worker` was last seen on, or -1. */
 SHOAL_API int shoal_taskqueue_worker_cpu(const struct shoal_taskqueue *queue, unsigned worker);
+/* Whether the worker that is likely to take the next task was last seen on another CPU than ours. */
+SHOAL_API bool shoal_taskqueue_taker_elsewhere(const struct shoal_taskqueue *queue);
+/* Whether the owner process was last seen on another CPU than ours (worker). */
+SHOAL_API bool shoal_taskqueue_owner_elsewhere(const struct shoal_taskqueue *queue);
 /* Whether a worker that does not sleep was last seen on another CPU than ours: only then can spinning help. */
 SHOAL_API bool shoal_taskqueue_worker_elsewhere(const struct shoal_taskqueue *queue);
 /*
@@ -175,6 +179,13 @@ SHOAL_API void shoal_taskqueue_returning(struct shoal_taskqueue *queue, unsigned
 
 /* We shall not claim any more, although we said that we should: if a task was left to us, another is woken for it. */
 SHOAL_API void shoal_taskqueue_leave(struct shoal_taskqueue *queue, unsigned worker);
+
+/*
+ * In the middle of a task, before sleeping for something that the owner process is to give: spin if that runs on
+ * another CPU, or else yield ours to it, until ready(arg); not for longer than a wake costs. Returns whether it is
+ * ready.
+ */
+SHOAL_API bool shoal_taskqueue_linger(struct shoal_taskqueue *queue, unsigned worker, bool (*ready)(void *), void *arg);
 
 /*
  * Nothing to do: spin if it is our turn, then announce, look again, sleep on our bell. Returns > 0 when there may be

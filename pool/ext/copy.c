@@ -36,15 +36,15 @@ static void copy_streaming(uint8_t *destination, const uint8_t *source, size_t s
 }
 #endif
 
-void copy_bytes(uint8_t *destination, const uint8_t *source, size_t size_bytes, uint64_t message_bytes)
+void copy_bytes(uint8_t *destination, const uint8_t *source, size_t size_bytes, bool streaming)
 {
 #ifdef __SSE2__
-    if (message_bytes >= COPY_STREAMING_MIN && size_bytes >= 4 * LINE_BYTES) {
+    if (streaming && size_bytes >= 4 * LINE_BYTES) {
         copy_streaming(destination, source, size_bytes);
         return;
     }
 #endif
-    (void)message_bytes;
+    (void)streaming;
     memcpy(destination, source, size_bytes);
 }
 
@@ -72,19 +72,19 @@ static uint8_t *copy_row(uint8_t *destination, const uint8_t *source, ptrdiff_t 
 }
 
 uint8_t *copy_items(uint8_t *destination, const uint8_t *source, int dimensions, const ptrdiff_t *shape,
-                    const ptrdiff_t *strides, size_t item_bytes, uint64_t message_bytes)
+                    const ptrdiff_t *strides, size_t item_bytes, bool streaming)
 {
     /* What lies side by side already is one large item. */
     while (dimensions > 0 && (strides[dimensions - 1] == (ptrdiff_t)item_bytes || shape[dimensions - 1] == 1))
         item_bytes *= (size_t)shape[--dimensions];
     if (dimensions == 0) {
-        copy_bytes(destination, source, item_bytes, message_bytes);
+        copy_bytes(destination, source, item_bytes, streaming);
         return destination + item_bytes;
     }
     if (dimensions == 1)
         return copy_row(destination, source, shape[0], strides[0], item_bytes);
     for (ptrdiff_t i = 0; i < shape[0]; i++)
         destination = copy_items(destination, source + i * strides[0], dimensions - 1, shape + 1, strides + 1,
-                                 item_bytes, message_bytes);
+                                 item_bytes, streaming);
     return destination;
 }

@@ -279,7 +279,8 @@ uint64_t outgoing_block_bytes(const struct outgoing *out, uint64_t stream_bytes)
 /* Copy what travels in the message's block, buffer by buffer, in the order of outgoing_block_bytes. Needs no GIL. */
 static uint64_t copy_all(const struct outgoing *out, uint8_t *block, uint64_t stream_bytes)
 {
-    uint64_t position = 0, total = outgoing_block_bytes(out, stream_bytes);
+    uint64_t position = 0;
+    bool streaming = copy_is_streaming(outgoing_block_bytes(out, stream_bytes), out->far);
     for (size_t i = 0; i < out->taken_count; i++) {
         const struct taken *taken = &out->taken[i];
         if (taken->kind != BUFFER_IN_MESSAGE)
@@ -288,14 +289,14 @@ static uint64_t copy_all(const struct outgoing *out, uint8_t *block, uint64_t st
         const Py_buffer *view = &taken->view;
         if (taken->in_pieces)
             copy_items(block + position, view->buf, view->ndim, view->shape, view->strides, (size_t)view->itemsize,
-                       total);
+                       streaming);
         else
-            copy_bytes(block + position, view->buf, taken->size_bytes, total);
+            copy_bytes(block + position, view->buf, taken->size_bytes, streaming);
         position += taken->size_bytes;
     }
     if (!outgoing_in_ring(out)) {
         position = align_up(position, BUFFER_ALIGN);
-        copy_bytes(block + position, out->heap, stream_bytes, total);
+        copy_bytes(block + position, out->heap, stream_bytes, streaming);
     }
     return position; /* of the stream, if it is there */
 }

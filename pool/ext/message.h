@@ -72,6 +72,7 @@ struct outgoing {
     size_t taken_count, taken_capacity, section_first_buffer;
     const char *root; /* what the next section is, for error messages: a word that shoal._paths knows, or NULL */
     uint32_t root_index;
+    bool far; /* who will read it runs on another CPU */
 };
 
 /* Begin in [ring, ring + room), or on the heap if ring is NULL. */

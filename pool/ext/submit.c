@@ -309,6 +309,7 @@ static int submission_publish(struct submission *submission, struct owner *owner
     uint8_t *block = NULL;
     if (ready->block != HOME_NO_BLOCK)
         block = shoal_region_at(engine->home->region, ready->block, block_bytes);
+    out->far = block != NULL && shoal_taskqueue_taker_elsewhere(engine->queue);
     uint8_t *heap = NULL;
     if (small) { /* no block: the table goes to the end of the stream, the stream stays where it is */
         heap = out->heap;

@@ -66,6 +66,12 @@ void worker_wait_for_parent(struct engine *engine, bool (*there)(void *), void *
     struct worker_side *side = engine->side;
     struct shoal_doorbell *bell = shoal_taskqueue_worker_bell(engine->queue, side->index);
     shoal_doorbell_ring(shoal_taskqueue_owner_bell(engine->queue), SHOAL_LAZY);
+    bool arrived;
+    Py_BEGIN_ALLOW_THREADS
+    arrived = shoal_taskqueue_linger(engine->queue, side->index, there, arg);
+    Py_END_ALLOW_THREADS
+    if (arrived)
+        return;
     uint32_t ticket = shoal_doorbell_announce(bell, SHOAL_URGENT);
     if (!there(arg)) {
         Py_BEGIN_ALLOW_THREADS

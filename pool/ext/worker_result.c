@@ -158,6 +158,7 @@ static void send(struct engine *engine, struct outgoing *out, struct record *rec
                  uint8_t *block, uint64_t block_bytes)
 {
     struct worker_side *side = engine->side;
+    out->far = block != NULL && shoal_taskqueue_owner_elsewhere(engine->queue);
     outgoing_write(out, block, side->lease, stream_bytes, &record->stream_offset);
     SHOAL_KILL_POINT("result: written");
     drop_shared(out);

@@ -3,6 +3,7 @@
 
 import array
 import hashlib
+import os
 import threading
 
 import pytest
@@ -33,11 +34,35 @@ def digests(values):
     return [digest(value) for value in values]
 
 
-@pytest.mark.parametrize("size_bytes", [32 * KIB, MIB, 4 * MIB, 8 * MIB])
+@pytest.mark.parametrize("size_bytes", [32 * KIB, 64 * KIB, MIB, 4 * MIB, 8 * MIB])
 @pytest.mark.parametrize("more", [-65, -1, 0, 1, 63, 64, 200])
 def test_every_size_arrives_whole(pool, size_bytes, more):
     value = noise(size_bytes + more)
     assert pool.apply(digest, (value,)) == digest(value)
+
+
+@pytest.fixture(scope="module")
+def pool_elsewhere():
+    """Its worker runs on another CPU than we do."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("needs two CPUs")
+    with shoal.Pool(1) as pool:
+        os.sched_setaffinity(0, cpus[:1])
+        try:
+            pool.apply(os.sched_setaffinity, (0, cpus[-1:]))
+            yield pool
+        finally:
+            os.sched_setaffinity(0, cpus)
+
+
+@pytest.mark.parametrize("size_bytes", [64 * KIB, 256 * KIB, MIB])
+@pytest.mark.parametrize("more", [-65, 0, 1, 63])
+def test_what_goes_to_another_cpu_and_back_arrives_whole(pool_elsewhere, size_bytes, more):
+    value = noise(size_bytes + more)
+    assert pool_elsewhere.apply(digest, (value,)) == digest(value)
+    copy = pool_elsewhere.apply(np.add, (value, np.uint8(1)))
+    assert np.array_equal(copy, value + np.uint8(1))
 
 
 @pytest.mark.parametrize("first", [0, 1, 3, 8, 63, 64, 65])
