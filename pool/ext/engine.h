@@ -139,7 +139,7 @@ struct engine {
     PyObject *task_error; /* what makes a task's exception; the module's, if none was given; or NULL */
     int forking_index; /* the worker that forking_thread is forking right now, else -1 */
     unsigned long forking_thread;
-    PyObject *inherited;                  /* inherited.h; or NULL: the workers have nothing of __main__ */
+    PyObject *inherited; /* inherited.h or imported.h; or NULL: the workers have nothing of __main__ */
     struct shoal_inheritance inheritance; /* as the pickler wants to know it */
     PyObject *broken; /* exception, or NULL */
     PyObject *terminated; /* exception given to terminate, or NULL */
@@ -288,9 +288,10 @@ static inline const struct shoal_inheritance *engine_inheritance(const struct en
     return engine->inherited == NULL ? NULL : &engine->inheritance;
 }
 void engine_set_heir(struct engine *engine, struct shoal_decoder *decoder);
-void engine_inherit_in_worker(struct engine *engine);
-PyObject *engine_dumps(struct engine *engine, PyObject *object);
-PyObject *engine_loads(struct engine *engine, PyObject *bytes);
+void engine_inherit_in_worker(struct engine *engine); /* in one that was forked */
+void engine_inherit_fork(struct engine *engine);      /* another worker is about to be forked */
+PyObject *engine_dumps(struct engine *engine, PyObject *args);
+PyObject *engine_loads(struct engine *engine, PyObject *data);
 PyObject *engine_terminate(struct engine *engine, PyObject *error);
 PyObject *engine_fail(struct engine *engine, PyObject *error);
 PyObject *engine_abandon(struct engine *engine, PyObject *args);

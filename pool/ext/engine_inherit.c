@@ -1,41 +1,68 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * engine_inherit.c - streams between a pool and its workers in which things go by number: see inherited.h.
+ * engine_inherit.c - streams between a pool and its workers in which things go by number: see inherited.h for workers
+ * that were forked, imported.h for those that were started anew.
  *
  * Tasks and results are such. Exceptions are pickled apart, so that their description arrives although they themselves
  * do not: dumps() and loads() are for them.
  */
 #include "engine.h"
+#include "imported.h"
 #include "inherited.h"
+#include "worker.h"
 
 #include <string.h>
 
 void engine_set_heir(struct engine *engine, struct shoal_decoder *decoder)
 {
-    if (engine->inherited != NULL)
+    if (engine->inherited == NULL)
+        return;
+    if (Py_IS_TYPE(engine->inherited, engine->state->inherited_type))
         shoal_decoder_set_heir(decoder, inherited_object, engine->inherited);
+    else if (engine->served_pid != 0)
+        shoal_decoder_set_heir(decoder, imported_object, engine->inherited);
 }
 
 PyObject *engine_inherit(struct engine *engine, PyObject *args)
 {
     PyObject *inherited, *also;
-    if (!PyArg_ParseTuple(args, "O!O!:inherit", engine->state->inherited_type, &inherited, &PyType_Type, &also))
+    struct module_state *state = engine->state;
+    if (!PyArg_ParseTuple(args, "OO!:inherit", &inherited, &PyType_Type, &also))
         return NULL;
+    bool forked = Py_IS_TYPE(inherited, state->inherited_type);
+    if (!forked && !Py_IS_TYPE(inherited, state->imported_type)) {
+        PyErr_SetString(PyExc_TypeError, "an Inherited or Imported");
+        return NULL;
+    }
     if (engine->open || engine->inherited != NULL) {
         PyErr_SetString(PyExc_ValueError, "inherit() comes before start(), once");
         return NULL;
     }
     engine->inherited = Py_NewRef(inherited);
-    engine->inheritance = (struct shoal_inheritance){.number = inherited_number, .stand_in = inherited_stand_in,
-                                                     .context = inherited, .also = (PyTypeObject *)Py_NewRef(also)};
-    engine_set_heir(engine, engine->decoder);
+    engine->inheritance = (struct shoal_inheritance){.context = inherited, .also = (PyTypeObject *)Py_NewRef(also)};
+    if (forked) {
+        engine->inheritance.number = inherited_number;
+        engine->inheritance.stand_in = inherited_stand_in;
+    } else if (engine->served_pid == 0) {
+        engine->inheritance.space = imported_space;
+        engine->inheritance.keeps = imported_keeps;
+    }
+    engine_set_heir(engine, engine->side != NULL ? engine->side->decoder : engine->decoder);
     Py_RETURN_NONE;
 }
 
 void engine_inherit_in_worker(struct engine *engine)
 {
+    if (engine->inherited == NULL)
+        return;
     engine->inheritance.number = inherited_number_in_worker;
-    engine->inheritance.stand_in = inherited_no_stand_in;
+    engine->inheritance.stand_in = NULL;
+}
+
+void engine_inherit_fork(struct engine *engine)
+{
+    if (engine->inherited != NULL && Py_IS_TYPE(engine->inherited, engine->state->inherited_type))
+        inherited_fork(engine->inherited);
 }
 
 struct memory_sink {
@@ -59,10 +86,13 @@ static int grow(struct shoal_sink *sink, size_t need)
     return 0;
 }
 
-PyObject *engine_dumps(struct engine *engine, PyObject *object)
+PyObject *engine_dumps(struct engine *engine, PyObject *args)
 {
+    PyObject *object, *reducers = NULL;
+    if (!PyArg_ParseTuple(args, "O|O!:dumps", &object, &PyDict_Type, &reducers))
+        return NULL;
     struct memory_sink memory = {.sink = {.grow = grow}};
-    struct shoal_encoder_options options = {.inheritance = engine_inheritance(engine)};
+    struct shoal_encoder_options options = {.inheritance = engine_inheritance(engine), .reducers = reducers};
     struct shoal_encoder *encoder = shoal_encoder_new(engine->state->pickle);
     PyObject *bytes = NULL;
     if (encoder != NULL && shoal_encode(encoder, object, &memory.sink, &options) == 0)
@@ -73,18 +103,18 @@ PyObject *engine_dumps(struct engine *engine, PyObject *object)
     return bytes;
 }
 
-PyObject *engine_loads(struct engine *engine, PyObject *bytes)
+PyObject *engine_loads(struct engine *engine, PyObject *data)
 {
-    if (!PyBytes_CheckExact(bytes)) {
-        PyErr_SetString(PyExc_TypeError, "loads() takes bytes");
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
         return NULL;
-    }
+    PyObject *object = NULL;
     struct shoal_decoder *decoder = shoal_decoder_new(engine->state->pickle);
-    if (decoder == NULL)
-        return NULL;
-    engine_set_heir(engine, decoder);
-    PyObject *object = shoal_decode(decoder, (const uint8_t *)PyBytes_AS_STRING(bytes),
-                                    (size_t)PyBytes_GET_SIZE(bytes), NULL, NULL, NULL);
-    shoal_decoder_free(decoder);
+    if (decoder != NULL) {
+        engine_set_heir(engine, decoder);
+        object = shoal_decode(decoder, view.buf, (size_t)view.len, NULL, NULL, NULL);
+        shoal_decoder_free(decoder);
+    }
+    PyBuffer_Release(&view);
     return object;
 }

@@ -308,11 +308,6 @@ PyObject *inherited_stand_in(void *context, PyObject *globals, PyObject *name)
     return stand_in;
 }
 
-PyObject *inherited_no_stand_in(void *Py_UNUSED(context), PyObject *Py_UNUSED(globals), PyObject *Py_UNUSED(name))
-{
-    return NULL;
-}
-
 PyObject *inherited_object(void *context, PyObject *number)
 {
     struct inherited *self = context;

@@ -29,7 +29,6 @@
 int64_t inherited_number(void *inherited, PyObject *obj);
 int64_t inherited_number_in_worker(void *inherited, PyObject *obj);
 PyObject *inherited_stand_in(void *inherited, PyObject *globals, PyObject *name);
-PyObject *inherited_no_stand_in(void *inherited, PyObject *globals, PyObject *name);
 PyObject *inherited_object(void *inherited, PyObject *number);
 
 /* Another worker is about to be forked: what has changed by now is not the same in all of them any more. */

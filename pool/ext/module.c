@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "engine.h"
+#include "imported.h"
 #include "inherited.h"
 
 struct module_state *module_state_of(PyTypeObject *type)
@@ -138,6 +139,7 @@ static int module_exec(PyObject *module)
         module_add_type(module, &item_spec, &state->item_type, "Item") < 0 ||
         module_add_type(module, &group_spec, &state->group_type, "Group") < 0 ||
         module_add_type(module, &inherited_spec, &state->inherited_type, "Inherited") < 0 ||
+        module_add_type(module, &imported_spec, &state->imported_type, "Imported") < 0 ||
         module_add_type(module, &engine_spec, &state->engine_type, "Engine") < 0)
         return -1;
     shoal_pickle_state_set_memory_meter(state->pickle, shoal_memory_available);
@@ -165,6 +167,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->block_type);
     Py_VISIT(state->view_type);
     Py_VISIT(state->inherited_type);
+    Py_VISIT(state->imported_type);
     Py_VISIT(state->worker_lost);
     Py_VISIT(state->task_error);
     Py_VISIT(state->forking_reducers);
@@ -196,6 +199,7 @@ static void module_free(void *module)
     Py_CLEAR(state->block_type);
     Py_CLEAR(state->view_type);
     Py_CLEAR(state->inherited_type);
+    Py_CLEAR(state->imported_type);
     Py_CLEAR(state->str_flags);
     Py_CLEAR(state->str_writeable);
     Py_CLEAR(state->str_base);

@@ -13,7 +13,6 @@
 #include "engine.h"
 
 #include "group.h"
-#include "inherited.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -312,8 +311,7 @@ int engine_start_worker(struct engine *engine, unsigned index)
 {
     struct worker *worker = &engine->workers[index];
     worker->stopped = false;
-    if (engine->inherited != NULL)
-        inherited_fork(engine->inherited);
+    engine_inherit_fork(engine);
     engine->forking_index = (int)index;
     engine->forking_thread = PyThread_get_thread_ident();
     PyObject *start = Py_NewRef(engine->start);

@@ -39,15 +39,22 @@ typedef int (*shoal_buffer_taker)(void *context, PyObject *exporter);
 bool shoal_is_array(PyObject *object);
 
 /*
- * What the reader has already, because it was forked from this process or this one from it: objects by number.
+ * What the reader has already, because it was forked from this process or this one from it, or has imported the same
+ * main module: objects by number. Each question may be missing (NULL).
  *
  * `number` is asked about functions, classes, capsules and objects of the type `also`, once each in a stream: a number
  * from 0 on, -1: it has not, -2: exception set. `stand_in` is asked about each global that a function by value takes
  * along: an object (borrowed) to write in place of its value, which need not be there; or NULL, without an exception.
+ *
+ * `space` is asked about the globals of a function by value: the number of the dict that the reader has for them, or
+ * -1; then the function gets that one, in place of a new one. `keeps` is asked about each global that would be written
+ * into it: 1 if the reader's value is to stay, 0, or -1 with an exception.
  */
 struct shoal_inheritance {
     int64_t (*number)(void *context, PyObject *obj);
     PyObject *(*stand_in)(void *context, PyObject *globals, PyObject *name);
+    int64_t (*space)(void *context, PyObject *globals);
+    int (*keeps)(void *context, PyObject *function, PyObject *name, PyObject *value);
     void *context;
     PyTypeObject *also;
 };

@@ -88,7 +88,8 @@ static int save_by_own_reducer(struct shoal_encoder *e, PyObject *obj, PyTypeObj
 static int save_inherited(struct shoal_encoder *e, PyObject *obj, PyTypeObject *type)
 {
     const struct shoal_inheritance *inheritance = e->hooks.inheritance;
-    if (type != &PyFunction_Type && !PyType_Check(obj) && type != &PyCapsule_Type && type != inheritance->also)
+    if (!inheritance->number ||
+        (type != &PyFunction_Type && !PyType_Check(obj) && type != &PyCapsule_Type && type != inheritance->also))
         return 0;
     int64_t number = inheritance->number(inheritance->context, obj);
     if (number < 0)

@@ -9,6 +9,8 @@
  *   - what its string annotations name, so that typing.get_type_hints works;
  *   - if it uses eval, exec or globals: what the constant strings in its code name.
  *
+ * Where the reader has a namespace for them (struct shoal_inheritance), that one is filled, but for what it keeps.
+ *
  * A package among these, or in its closure, brings those of its submodules along that are loaded here and that the code
  * can reach through attributes, or through constant strings as getattr takes them: the reader imports them as well.
  */
@@ -69,22 +71,34 @@ static bool is_seeded(struct shoal_encoder *e, PyObject *key, PyObject *value)
                                 is_same_name(key, names->path) || is_same_name(key, names->file));
 }
 
+/* What is to be written for a global: its value, what stands for it, or NULL (perhaps with an exception). Borrowed. */
+static PyObject *value_of_global(struct shoal_encoder *e, PyFunctionObject *f, PyObject *name)
+{
+    const struct shoal_inheritance *inheritance = e->hooks.inheritance;
+    PyObject *stand_in = inheritance && inheritance->stand_in
+                             ? inheritance->stand_in(inheritance->context, f->func_globals, name)
+                             : NULL;
+    if (stand_in)
+        return stand_in;
+    PyObject *value = PyDict_GetItemWithError(f->func_globals, name);
+    if (!value || !inheritance || !inheritance->keeps)
+        return value;
+    int kept = inheritance->keeps(inheritance->context, (PyObject *)f, name, value);
+    /* That may have run user code. */
+    return kept != 0 ? NULL : PyDict_GetItemWithError(f->func_globals, name);
+}
+
 /* Those of the names that are there now. except: names that were written already, or NULL. */
 static int save_globals(struct dict_items *items, PyFunctionObject *f, PyObject *names, PyObject *except)
 {
     struct shoal_encoder *e = items->e;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
         PyObject *key = PyTuple_GET_ITEM(names, i);
-        PyObject *value = PyDict_GetItemWithError(f->func_globals, key); /* borrowed */
-        const struct shoal_inheritance *inheritance = e->hooks.inheritance;
-        PyObject *stand_in =
-            inheritance ? inheritance->stand_in(inheritance->context, f->func_globals, key) : NULL; /* borrowed */
-        if (stand_in)
-            value = stand_in;
+        PyObject *value = value_of_global(e, f, key); /* borrowed */
         if (!value) {
             if (PyErr_Occurred())
                 return -1;
-            continue; /* a builtin, or not there yet */
+            continue; /* a builtin, not there yet, or the reader's own */
         }
         int written = except ? PySequence_Contains(except, key) : is_seeded(e, key, value);
         if (written < 0 || (!written && save_one_global(items, key, value, f) < 0))
@@ -227,6 +241,10 @@ int shoal__save_namespace_of(struct shoal_encoder *e, PyObject *globals, bool se
     int64_t index = shoal_memo_find(&e->memo, key);
     if (index >= 0)
         return shoal__get_index(e, index);
+    const struct shoal_inheritance *inheritance = e->hooks.inheritance;
+    int64_t number = seeded && inheritance && inheritance->space ? inheritance->space(inheritance->context, globals) : -1;
+    if (number >= 0)
+        return shoal__save_small(e, (long)number) < 0 || shoal__op(e, OP_BINPERSID) < 0 ? -1 : shoal__put_key(e, key);
     if (shoal__empty_dict(e) < 0 || shoal__put_key(e, key) < 0)
         return -1;
     return seeded ? seed_namespace(e, globals) : 0;
@@ -248,7 +266,8 @@ static bool has_any(struct shoal_encoder *e, PyObject *globals, PyObject *names)
     const struct shoal_inheritance *inheritance = e->hooks.inheritance;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++)
         if (PyDict_Contains(globals, PyTuple_GET_ITEM(names, i)) == 1 ||
-            (inheritance && inheritance->stand_in(inheritance->context, globals, PyTuple_GET_ITEM(names, i))))
+            (inheritance && inheritance->stand_in &&
+             inheritance->stand_in(inheritance->context, globals, PyTuple_GET_ITEM(names, i))))
             return true;
     PyErr_Clear();
     return false;

@@ -12,18 +12,30 @@ from typing import Any
 
 from shoal import _ext
 
+MAIN = ("__main__", "__mp_main__")  # the other one where it was imported by a worker
 CachedFunction: type = functools._lru_cache_wrapper
 Namespace = dict[str, Any]
 
 
 def let_inherit(engine: _ext.Engine, initializer: Callable[..., object] | None) -> None:
     """Before the workers are forked: note what they will have of `__main__`."""
-    namespace = getattr(sys.modules.get("__main__"), "__dict__", None)
-    if type(namespace) is not dict or namespace.get("__name__") != "__main__":
+    namespace = main_namespace()
+    if namespace is None:
         return
-    own = sorted(_Use(namespace, initializer, type(initializer)).assigned)
+    own = sorted(assigned_by(namespace, initializer))
     find = functools.partial(_uses, namespace)
-    engine.inherit(_ext.Inherited(namespace, list(_definitions(namespace)), own, find, _can_be_sent), CachedFunction)
+    engine.inherit(_ext.Inherited(namespace, list(_definitions(namespace)), own, find, can_be_sent), CachedFunction)
+
+
+def main_namespace() -> Namespace | None:
+    """The globals of `__main__`, if it is an ordinary module."""
+    namespace = getattr(sys.modules.get("__main__"), "__dict__", None)
+    return namespace if type(namespace) is dict and namespace.get("__name__") in MAIN else None
+
+
+def assigned_by(namespace: Namespace, initializer: Callable[..., object] | None) -> set[str]:
+    """The globals that an initializer assigns, itself or through what it uses of `__main__`."""
+    return _Use(namespace, initializer, type(initializer)).assigned
 
 
 def _definitions(namespace: Namespace) -> Iterator[object]:
@@ -35,7 +47,7 @@ def _definitions(namespace: Namespace) -> Iterator[object]:
 def _definition(name: str, value: Any) -> Iterator[object]:
     if not isinstance(value, (FunctionType, type, CachedFunction)):
         return
-    if getattr(value, "__module__", None) != "__main__" or getattr(value, "__qualname__", None) != name:
+    if getattr(value, "__module__", None) not in MAIN or getattr(value, "__qualname__", None) != name:
         return
     yield value
     if isinstance(value, CachedFunction):
@@ -76,7 +88,7 @@ class _Use:
             self._to_do.append(_wrapped(obj))
         elif isinstance(obj, FunctionType):
             self._look_into(obj)
-        elif not isinstance(obj, type) or obj.__module__ != "__main__":
+        elif not isinstance(obj, type) or obj.__module__ not in MAIN:
             return
         else:
             self._to_do += [*obj.__bases__, *vars(obj).values()]
@@ -86,7 +98,7 @@ class _Use:
         if function.__globals__ is self._namespace:
             read = _ext._code_globals(function.__code__)
             self.read.update(read)
-            self.assigned.update(_assigned(function.__code__))
+            self.assigned.update(assigned_in(function.__code__))
             self._to_do += [self._namespace[name] for name in read if name in self._namespace]
         for cell in function.__closure__ or ():
             try:
@@ -110,16 +122,18 @@ def _plain(member: Any) -> Any:
     return member
 
 
-def _assigned(code: CodeType) -> Iterator[str]:
+def assigned_in(code: CodeType) -> Iterator[str]:
+    """The globals that this code, or code nested in it, assigns or deletes."""
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
             yield instruction.argval
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _assigned(constant)
+            yield from assigned_in(constant)
 
 
-def _can_be_sent(value: object) -> bool:
+def can_be_sent(value: object) -> bool:
+    """Whether it can be pickled: nothing is kept of the try."""
     try:
         _ext.dumps(value, 5, buffer_callback=lambda buffer: None)
     except Exception:

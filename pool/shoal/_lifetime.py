@@ -47,14 +47,16 @@ class Lifetime:
         method: str = "fork",
         task_error: Callable[..., BaseException] = task_error,
     ) -> None:
-        start = ForkStart(initializer, initargs) if method == "fork" else SpawnStart(method, initializer, initargs)
+        start = ForkStart(initializer, initargs) if method == "fork" else SpawnStart(method)
         self.engine = _ext.Engine(workers, start, max_tasks or 0, task_error)
         self.tasks_ahead = max(TASKS_AHEAD_MIN, TASKS_AHEAD_PER_WORKER * workers)
         self._feeding: set[_ext.Group] = set()
         self._bounded: weakref.WeakSet[_ext.Group] = weakref.WeakSet()
-        if method == "fork":
-            let_inherit(self.engine, initializer)
         try:
+            if isinstance(start, SpawnStart):
+                start.prepare(self.engine, initializer, initargs)
+            else:
+                let_inherit(self.engine, initializer)
             self.engine.start()
         except BaseException:
             self.engine.terminate(PoolTerminated("the pool could not be started"))

@@ -22,18 +22,19 @@ eventfds, have the forkserver start the workers of a pool of more than some 240.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
-import collections
-import copyreg
 import io
 import mmap
 import os
 import signal
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from multiprocessing import context, forkserver, process, resource_tracker, spawn, util
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NoReturn
 
 from shoal import _ext
+from shoal._imported import let_import, take_main
 from shoal._worker import HELD_BACK, Parent, serve_and_exit, settle_in
 from shoal.errors import Payload, Stage, encode_error
 
@@ -84,34 +85,36 @@ class Inheriting:
         """Keep `fd` for the workers; return its place."""
         return self._descriptors.add(fd)
 
-    def dump(self, value: Any) -> bytes:
-        """Pickle what a new process inherits."""
-        file = io.BytesIO()
-        pickler = _ext.Pickler(file)
-        pickler.dispatch_table = collections.ChainMap(
-            ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
-            copyreg.dispatch_table,
-        )
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """While things are pickled for the workers."""
         before = context.get_spawning_popen()
         context.set_spawning_popen(self)  # type: ignore[arg-type]
         try:
-            pickler.dump(value)
+            yield
         finally:
             context.set_spawning_popen(before)
-        return file.getvalue()
 
 
 class SpawnStart:
     """How a pool starts workers that are not its forks: called by the engine, also for replacements."""
 
-    def __init__(self, method: str, initializer: Callable[..., object] | None, initargs: Iterable[Any]) -> None:
+    def __init__(self, method: str) -> None:
         self._launch = _spawn if method == "spawn" else _ask_forkserver
         self._signal_mask = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
         self._descriptors = Descriptors()
         self._inheriting = Inheriting(self._descriptors)
-        spawn.get_preparation_data("")  # raises in a worker that is importing its main module
-        setup = self._inheriting.dump((initializer, tuple(initargs)))
         self._setup = Descriptors()
+
+    def prepare(self, engine: _ext.Engine, initializer: Callable[..., object] | None, initargs: Iterable[Any]) -> None:
+        """Before the first start: what all workers of this engine get."""
+        rest = _preparation("")[1]  # raises in a worker that is importing its main module
+        path = rest.get("init_main_from_path")
+        if "init_main_from_name" in rest:
+            path = getattr(sys.modules["__main__"], "__file__", None)
+        let_import(engine, initializer, path)
+        with self._inheriting.starting():
+            setup = engine.dumps((initializer, tuple(initargs)), ForkingPickler._extra_reducers)  # type: ignore[attr-defined]
         with open(_memory(setup), "rb") as file:
             self._setup.add(file.fileno())
 
@@ -154,7 +157,7 @@ class SpawnedWorker:
             for number in received[: self.engine_count]:
                 os.close(number)
             setup, *Received.here = received[self.engine_count :]
-            return engine.work(self.index, lambda: self._set_up(setup), self._encode_error)
+            return engine.work(self.index, lambda: self._set_up(engine, setup), self._encode_error)
 
         serve_and_exit(serve)
 
@@ -167,15 +170,16 @@ class SpawnedWorker:
     def _encode_error(self, error: BaseException, stage: Stage, engine: _ext.Engine) -> Payload:
         return encode_error(error, self._doing if stage == "initializer" else stage, engine)
 
-    def _set_up(self, setup: int) -> None:
+    def _set_up(self, engine: _ext.Engine, setup: int) -> None:
         current = process.current_process()
         current._inheriting = True  # type: ignore[attr-defined]
         try:
             self._doing = "main module"
             spawn.prepare(self.preparation)
+            take_main(engine)
             self._doing = "initializer's arguments"
             with mmap.mmap(setup, 0, prot=mmap.PROT_READ) as stream:
-                initializer, initargs = _ext.loads(stream)
+                initializer, initargs = engine.loads(stream)
         finally:
             del current._inheriting  # type: ignore[attr-defined]
             for number in (setup, *Received.here):
@@ -255,13 +259,9 @@ def _preparation(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _dump(inheriting: Inheriting, first: dict[str, Any], worker: SpawnedWorker) -> bytes:
     file = io.BytesIO()
-    before = context.get_spawning_popen()
-    context.set_spawning_popen(inheriting)  # type: ignore[arg-type]
-    try:
+    with inheriting.starting():
         for value in (first, worker):
             ForkingPickler(file).dump(value)
-    finally:
-        context.set_spawning_popen(before)
     return file.getvalue()
 
 
