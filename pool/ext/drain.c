@@ -371,7 +371,7 @@ static int take_record(struct engine *engine, unsigned index, const uint8_t *byt
         return take_run(engine, index, &record, bytes + sizeof record, size - sizeof record);
     case RECORD_HELLO:
         worker->ready = true;
-        engine->failed_starts = 0;
+        engine_start_succeeded(engine);
         return 0;
     case RECORD_SETUP_ERROR:
         setup_failed(engine, bytes + sizeof record, size - sizeof record);

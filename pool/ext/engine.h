@@ -14,8 +14,8 @@
  *
  * Files: engine.c its making; engine_end.c its end; engine_inherit.c what goes by number; engine_type.c the type;
  * submit.c encode and publish; submit_memory.c wait for room; drain.c read the result rings; wait.c sleep until
- * something is done; recover.c a worker has died; progress.c the thread behind it all; worker.c the loop in the child;
- * worker_result.c how it answers; attach.c a child that inherited nothing.
+ * something is done; recover.c a worker has died; start.c another one comes; progress.c the thread behind it all;
+ * worker.c the loop in the child; worker_result.c how it answers; attach.c a child that inherited nothing.
  */
 #ifndef SHOAL_EXT_ENGINE_H
 #define SHOAL_EXT_ENGINE_H
@@ -191,7 +191,9 @@ struct engine {
     struct shoal_group *groups; /* unfinished lazy groups, for close and join */
     int64_t looked_ns; /* engine_look_closer */
     bool function_failed; /* the last batch that did not pickle: its function is to blame, not an item */
-    uint64_t failed_starts; /* in a row, without a worker that came up */
+    uint64_t failed_starts; /* in a row, without a worker that came up, by their own doing */
+    uint64_t killed_starts; /* the same, but killed by others */
+    int64_t killed_since_ns, start_after_ns;
     struct arrival setup_error; /* of the initializer, not decoded yet; kind NONE if there is none */
     uint64_t submitted, completed, lost, restarts;
     /* worker's side */
@@ -245,8 +247,14 @@ void engine_wake_waiting(struct engine *engine); /* those whose predicate holds 
 void engine_news(struct engine *engine);         /* outcomes came from elsewhere: also wake the one who sleeps */
 int timeout_to_deadline(PyObject *timeout, int64_t *ret_deadline_ns);
 
-/* recover.c */
+/* start.c */
 int engine_start_worker(struct engine *engine, unsigned index);
+void engine_start_failed(struct engine *engine, const struct shoal_peer_exit *end); /* it died before it came up */
+void engine_start_succeeded(struct engine *engine);
+bool engine_starts_in_vain(struct engine *engine); /* enough have failed: the pool is broken */
+bool engine_may_start(struct engine *engine);      /* now; else deaths_pending is set */
+
+/* recover.c */
 void engine_close_process(struct worker *worker); /* what we have to watch it with */
 void engine_bury_dead(struct engine *engine); /* look at every worker's pidfd, recover, replace */
 /* Now and then, with work in flight: is the table that workers can write sound, does nobody sleep who should not? */

@@ -8,7 +8,7 @@
  * batch behind it go to another worker. Then its memory: its lease, its column of holders. Then the replacement is
  * forked.
  *
- * Workers that die again and again before they come up make the pool broken, with the reason of the last.
+ * Workers that die again and again before they come up make the pool broken, with the reason of the last: start.c.
  */
 #include "engine.h"
 
@@ -18,13 +18,11 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <shoal/killpoint.h>
 
-#define FAILED_STARTS_MAX(engine) (3u * (engine)->worker_count + 3u)
 #define STATUS_WAIT_NS INT64_C(1000000000)
 
 /* ---- the process of a worker ---- */
@@ -227,7 +225,7 @@ static void recover_worker(struct engine *engine, unsigned index, const struct s
     shoal_ring_reset(worker->results);
     shoal_ring_reset(worker->orders);
     if (!worker->ready)
-        engine->failed_starts++;
+        engine_start_failed(engine, end);
     bool clean = worker->leaving || worker->stopped;
     worker->wanted_bytes = 0;
     worker->ready = worker->leaving = worker->damaged = false;
@@ -236,14 +234,15 @@ static void recover_worker(struct engine *engine, unsigned index, const struct s
         engine_fail_all(engine, engine->abandoned);
     if (!needs_workers(engine) || (worker->stopped && clean))
         return;
-    if (engine->failed_starts > FAILED_STARTS_MAX(engine)) {
+    if (engine_starts_in_vain(engine)) {
         PyObject *error = make_lost(engine, index, pid, end, "workers die as soon as they are started");
         engine_break(engine, error);
         Py_XDECREF(error);
         return;
     }
     engine->restarts++;
-    engine_start_worker(engine, index);
+    if (engine_may_start(engine))
+        engine_start_worker(engine, index);
 }
 
 void engine_bury_dead(struct engine *engine)
@@ -258,7 +257,8 @@ void engine_bury_dead(struct engine *engine)
         struct shoal_peer_exit end;
         if (worker->peer.pidfd >= 0 && reap(worker, &end) == 1)
             recover_worker(engine, i, &end);
-        else if (worker->peer.pidfd < 0 && !worker->stopped && engine->open && needs_workers(engine))
+        else if (worker->peer.pidfd < 0 && !worker->stopped && engine->open && needs_workers(engine) &&
+                 engine_may_start(engine))
             engine_start_worker(engine, i); /* a fork that failed for lack of something is tried again */
     }
     engine->burying = false;
@@ -271,80 +271,6 @@ void engine_bury_dead(struct engine *engine)
     }
     if (!engine->dead)
         engine_feed(engine);
-}
-
-/* Take hold of the process that `start` has made: `started` (stolen; NULL: an exception is set) is what it returned. */
-static int watch(struct engine *engine, unsigned index, PyObject *started)
-{
-    struct worker *worker = &engine->workers[index];
-    int pid, status_fd = -1;
-    if (started == NULL)
-        return -1;
-    int parsed = PyTuple_Check(started) ? PyArg_ParseTuple(started, "ii", &pid, &status_fd)
-                                        : (pid = (int)PyLong_AsLong(started)) != -1 || !PyErr_Occurred();
-    Py_DECREF(started);
-    if (!parsed)
-        return -1;
-    worker->status_fd = status_fd;
-    int error = shoal_peer_open((pid_t)pid, &worker->peer);
-    if (error == 0)
-        return 0;
-    if (error == -ESRCH) {
-        /* Dead and reaped already, by somebody else. What it may have handed in counts as that of any dead worker. */
-        worker->peer.pid = pid;
-        worker->peer.pidfd = eventfd(1, EFD_CLOEXEC);
-        worker->stillborn = true;
-        if (worker->peer.pidfd >= 0)
-            return 0;
-        raise_error(-errno, "cannot watch a worker");
-    } else {
-        kill(pid, SIGKILL);
-        if (status_fd < 0)
-            waitpid(pid, NULL, 0);
-        raise_error(error, "cannot watch a worker");
-    }
-    engine_close_process(worker);
-    return -1;
-}
-
-int engine_start_worker(struct engine *engine, unsigned index)
-{
-    struct worker *worker = &engine->workers[index];
-    worker->stopped = false;
-    engine_inherit_fork(engine);
-    engine->forking_index = (int)index;
-    engine->forking_thread = PyThread_get_thread_ident();
-    PyObject *start = Py_NewRef(engine->start);
-    PyObject *started = PyObject_CallFunction(start, "OI", (PyObject *)engine, index);
-    Py_DECREF(start);
-    engine->forking_index = -1;
-    if (watch(engine, index, started) < 0)
-        goto failed;
-    worker->incarnation++;
-    worker->stopped = false; /* who marked it during the fork could not tell it */
-    if (engine->terminated != NULL || engine->broken != NULL) { /* another thread ended the pool during the fork */
-        worker->stopped = true;
-        shoal_peer_signal(&worker->peer, SIGKILL);
-    } else if (worker->damaged) { /* or has read nonsense from it, and could not kill it yet */
-        shoal_peer_signal(&worker->peer, SIGKILL);
-    } else if (engine->closed && engine->groups == NULL && engine_all_done(engine)) {
-        engine_stop_workers(engine);
-    }
-    return 0;
-failed:
-    shoal_arena_forget(engine->home->arena, engine->first_holder + index);
-    if (!engine->open)
-        return -1; /* Engine.start raises it */
-    engine->failed_starts++;
-    if (engine->failed_starts > FAILED_STARTS_MAX(engine)) {
-        PyObject *error_now = owner_fetch_exception();
-        engine_break(engine, error_now);
-        Py_XDECREF(error_now);
-        return 0;
-    }
-    PyErr_Clear();
-    engine->deaths_pending = true;
-    return 0;
 }
 
 /*
