@@ -201,7 +201,7 @@ static bool done_or_room(void *arg)
 static int finish_work(struct engine *engine, int64_t deadline_ns)
 {
     for (struct shoal_group *fed = engine->groups; fed != NULL; fed = fed->next) {
-        if (fed->fed)
+        if (fed->fed && !fed->bounded)
             group_pull(&fed->owner);
     }
     for (;;) {

@@ -71,7 +71,7 @@ void group_unlist(struct shoal_group *self); /* no longer one of the engine's la
 void group_stop(struct shoal_group *self, PyObject *error);
 
 /* group_feed.c */
-bool group_input_may_wait(PyObject *iterable);
+bool group_inputs_may_wait(PyObject *inputs); /* one of this tuple */
 int group_start_feeder(struct shoal_group *self); /* 0, or -1 with an exception: no thread */
 void group_wake_feeder(struct shoal_group *self);
 

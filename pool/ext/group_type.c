@@ -106,14 +106,23 @@ static int begin_list(struct shoal_group *self, PyObject *iterable)
     return error;
 }
 
+/* A bounded call begins with all that it may have, also if that takes long. */
+static int begin_lazily(struct shoal_group *self, bool may_wait)
+{
+    if ((self->bounded || !may_wait) && group_refill(self) < 0)
+        return -1;
+    bool has_more = self->source != NULL || self->stalled != NULL;
+    return may_wait && has_more ? group_start_feeder(self) : 0;
+}
+
 static PyObject *group_begin(struct shoal_group *self, PyObject *args)
 {
-    PyObject *engine, *function, *iterable;
+    PyObject *engine, *function, *iterable, *inputs = NULL;
     Py_ssize_t chunk, window;
-    int star, mode, feed = 0, bounded = 0;
+    int star, mode, bounded = 0;
     struct module_state *state = module_state_of(Py_TYPE(self));
-    if (!PyArg_ParseTuple(args, "O!OOnpin|pp:_begin", state->engine_type, &engine, &function, &iterable, &chunk, &star,
-                          &mode, &window, &feed, &bounded))
+    if (!PyArg_ParseTuple(args, "O!OOnpin|O!p:_begin", state->engine_type, &engine, &function, &iterable, &chunk, &star,
+                          &mode, &window, &PyTuple_Type, &inputs, &bounded))
         return NULL;
     if (chunk < 1 || chunk > INT32_MAX || window < 1 || mode < GROUP_LIST || mode > GROUP_UNORDERED ||
         self->owner.engine != NULL) {
@@ -138,7 +147,7 @@ static PyObject *group_begin(struct shoal_group *self, PyObject *args)
             return NULL;
         group_list(self);
         self->begun = true;
-        if (feed && group_input_may_wait(iterable) ? group_start_feeder(self) < 0 : group_refill(self) < 0)
+        if (begin_lazily(self, inputs != NULL && group_inputs_may_wait(inputs)) < 0)
             return NULL;
     }
     progress_nudge(self->owner.engine);
@@ -409,10 +418,11 @@ PyDoc_STRVAR(group_doc,
 
 static PyMethodDef group_methods[] = {
     {"_begin", (PyCFunction)group_begin, METH_VARARGS,
-     PyDoc_STR("_begin($self, engine, func, iterable, chunksize, star, mode, window, feed=False, bounded=False, /)"
+     PyDoc_STR("_begin($self, engine, func, iterable, chunksize, star, mode, window, inputs=(), bounded=False, /)"
                "\n--\n\n"
                "Submit the input: all of it now (LIST), or at most `window` chunks ahead of the consumer.\n\n"
-               "feed: if the input may wait, a thread of its own pulls it. bounded: join() does not pull it.")},
+               "inputs: what it is made of; if one of them may wait, a thread of its own pulls it. bounded: it begins\n"
+               "with as much as it may have, and join() does not pull it.")},
     {"next", (PyCFunction)(void (*)(void))group_next, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("next($self, /, timeout=None)\n--\n\n"
                "The next value, or raises its exception; multiprocessing.TimeoutError after `timeout` seconds.")},

@@ -83,7 +83,7 @@ class Group:
         star: bool,
         mode: int,
         window: int,
-        feed: bool = False,
+        inputs: tuple[Iterable[Any], ...] = (),
         bounded: bool = False,
         /,
     ) -> None: ...

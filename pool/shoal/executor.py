@@ -103,8 +103,9 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
     ) -> Iterator[Any]:
         """Yield `fn(*x)` for each x in `zip(*iterables)`, in order.
 
-        The input is pulled as results are taken, a bounded number of tasks ahead, so it may be endless. It is pulled in
-        the thread that takes the results.
+        The input is pulled as results are taken, a bounded number of tasks ahead, so it may be endless. Lists, ranges
+        and the like are pulled by the thread that takes the results; anything else has a thread of its own, so that
+        results do not wait for a slow input, and an input may wait for results.
 
         Parameters
         ----------
@@ -113,8 +114,9 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         chunksize : int
             How many elements make a task.
         buffersize : int, optional
-            How many tasks there may be whose results were not taken. No more of the input is pulled until some are,
-            also when the executor is shut down; without a buffersize, shutdown lets all of the input be computed.
+            How many tasks there may be whose results were not taken. So much of the input is pulled before `map`
+            returns, and no more until some are taken, also when the executor is shut down; without a buffersize,
+            shutdown lets all of the input be computed.
 
         Raises
         ------
@@ -135,9 +137,16 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         assert lifetime is not None
         group = _ext.Group()
         ahead = buffersize or lifetime.tasks_ahead
-        arguments = zip(*iterables)
         group._begin(
-            lifetime.engine, fn, arguments, chunksize, True, _ext.Group.ORDERED, ahead, False, buffersize is not None
+            lifetime.engine,
+            fn,
+            zip(*iterables),
+            chunksize,
+            True,
+            _ext.Group.ORDERED,
+            ahead,
+            iterables,
+            buffersize is not None,
         )
         lifetime.feed(group, buffersize is not None)
         return _results(group, lifetime, deadline)

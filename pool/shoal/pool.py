@@ -357,7 +357,7 @@ class Pool(multiprocessing.pool.Pool):
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         result = kind()
-        result._begin(self._engine, func, iterable, chunksize, False, mode, self._lifetime.tasks_ahead, True)
+        result._begin(self._engine, func, iterable, chunksize, False, mode, self._lifetime.tasks_ahead, (iterable,))
         self._lifetime.feed(result)
         return result
 

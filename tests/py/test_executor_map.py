@@ -5,7 +5,9 @@ import concurrent.futures
 import gc
 import itertools
 import os
+import queue
 import signal
+import threading
 import time
 import weakref
 
@@ -88,3 +90,55 @@ def test_a_map_that_was_left_early_does_not_hold_up_the_shutdown():
         for value in executor.map(square, itertools.count()):
             if value > 100:
                 break
+
+
+@pytest.mark.parametrize("buffersize", [None, 2, 50])
+def test_an_input_may_wait_for_results_of_its_own_call(executor, buffersize):
+    taken = queue.Queue()
+
+    def input_from_results():
+        yield from range(buffersize or 4)
+        for _ in range(20):
+            yield taken.get(timeout=TIMEOUT) % 1000
+
+    results = []
+    for value in executor.map(square, input_from_results(), buffersize=buffersize):
+        results.append(value)
+        taken.put(value)
+    assert len(results) == (buffersize or 4) + 20
+
+
+def test_results_come_while_one_of_several_inputs_waits(executor):
+    go = threading.Event()
+
+    def waits():
+        yield from range(3)
+        go.wait(TIMEOUT)
+        yield 3
+
+    results = executor.map(add, range(10), waits())
+    assert [next(results) for _ in range(3)] == [0, 2, 4]
+    go.set()
+    assert list(results) == [6]
+
+
+def test_a_map_times_out_although_its_input_waits(executor):
+    go = threading.Event()
+
+    def waits():
+        yield 1
+        go.wait(TIMEOUT)
+
+    results = executor.map(square, waits(), timeout=0.3)
+    assert next(results) == 1
+    with pytest.raises(concurrent.futures.TimeoutError):
+        next(results)
+    go.set()
+
+
+@pytest.mark.parametrize("buffersize", [None, 5])
+def test_an_input_is_pulled_a_bounded_number_ahead(executor, buffersize):
+    pulled = itertools.count()
+    results = executor.map(square, (n for n in pulled), buffersize=buffersize)
+    assert [next(results) for _ in range(100)] == [n * n for n in range(100)]
+    assert next(pulled) <= 100 + (buffersize or 128) + 1
