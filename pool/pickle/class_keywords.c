@@ -8,7 +8,7 @@
  * have any besides `metaclass`, as long as the class lives. It costs other definitions one call in C. What was defined
  * before Shoal was imported, or by calling a metaclass, is not seen.
  */
-#include "class_record.h"
+#include "class_making.h"
 
 PyObject *shoal__class_keywords(struct shoal_pickle_state *state, PyObject *class)
 {
@@ -61,6 +61,7 @@ static PyObject *after_fork(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (!state)
         return NULL;
     state->fork_epoch++;
+    shoal__makings_after_fork(state);
     Py_RETURN_NONE;
 }
 

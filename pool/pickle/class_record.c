@@ -220,6 +220,7 @@ static struct shoal_class_record *enter(struct shoal_pickle_state *state, PyObje
     record->mark = Py_NewRef(mark);
     record->fork_epoch = state->fork_epoch;
     record->received = record->made = record->open = false;
+    record->opened_by = 0;
     record->reference = shoal__class_watch(c, class, (PyObject *)record);
     PyObject *list = PyDict_GetItemWithError(c->by_identity, identity); /* borrowed */
     int result = record->reference && !PyErr_Occurred() ? 0 : -1;
@@ -362,6 +363,7 @@ struct shoal_class_record *shoal__class_enter(struct shoal_pickle_state *state, 
     if (!record)
         return NULL;
     record->received = record->made = record->open = true;
+    record->opened_by = PyThread_get_thread_ident();
     record->keywords = Py_XNewRef(keywords);
     return record;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * class_record.h - which class is which, across processes: see class_record.c. Used by: save_class.c, rebuild_class.c,
- * class_keywords.c.
+ * class_keywords.c, class_making.c.
  */
 #ifndef SHOAL_PICKLE_CLASS_RECORD_H
 #define SHOAL_PICKLE_CLASS_RECORD_H
@@ -20,6 +20,7 @@ struct shoal_class_record {
     bool received;
     bool made; /* it is not there from before */
     bool open; /* what is received after the class itself is to be set, too */
+    unsigned long opened_by; /* the thread that received it so, and may be in the middle of that */
 };
 
 extern PyType_Spec shoal__class_record_spec;

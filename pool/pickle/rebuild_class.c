@@ -8,7 +8,7 @@
  * Of a class that was changed at its source, only what is different from when it was last received is set: attributes
  * that were set here since stay. What an attribute was is known by its digest.
  */
-#include "class_record.h"
+#include "class_making.h"
 #include "pickler_type.h"
 
 static PyObject *bad_arguments(struct shoal_pickle_state *state, const char *signature)
@@ -112,6 +112,7 @@ static int change(struct shoal_pickle_state *state, struct shoal_class_record *r
     if (function && removed && note_parts(state, record, namespace, &changed) == 0) {
         Py_SETREF(record->mark, Py_NewRef(mark));
         record->open = true;
+        record->opened_by = PyThread_get_thread_ident();
         record->made = false;
         result = PyObject_CallFunctionObjArgs(function, class, bases, changed, removed, NULL);
     }
@@ -129,7 +130,8 @@ static PyObject *find(struct shoal_pickle_state *state, PyObject *const *args)
     enum shoal_class_verdict verdict = shoal__class_find(state, args[4], &record, &class);
     if (verdict == CLASS_UNKNOWN)
         return NULL;
-    record->open = false;
+    if (record->opened_by == PyThread_get_thread_ident()) /* another thread may not be ready with it */
+        record->open = false;
     int result = fill_class_cell(state, args[3], class);
     if (result == 0 && verdict == CLASS_CHANGED) {
         Py_INCREF(record);
@@ -169,6 +171,18 @@ static PyObject *enter(struct shoal_pickle_state *state, PyObject *made, PyObjec
     return made;
 }
 
+/* New reference to the class if it is here, when no other thread makes it any more; else NULL: *ret_making is begun, or
+ * there is an exception. */
+static PyObject *find_or_begin(struct shoal_pickle_state *state, PyObject *const *args,
+                               struct shoal_making **ret_making)
+{
+    for (;;) {
+        PyObject *class = find(state, args);
+        if (class || PyErr_Occurred() || shoal__making_begin(state, args[4], ret_making) != 0)
+            return class;
+    }
+}
+
 /* _class(metaclass, name, bases, namespace, mark[, keywords]) */
 static PyObject *rebuild_class(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -179,14 +193,17 @@ static PyObject *rebuild_class(PyObject *self, PyObject *const *args, Py_ssize_t
     if (nargs < 5 || nargs > 6 || !is_metaclass(args[0]) || !PyUnicode_Check(args[1]) || !is_tuple_of_types(args[2]) ||
         !PyDict_CheckExact(args[3]) || !shoal__is_class_mark(args[4]) || (keywords && !PyDict_CheckExact(keywords)))
         return bad_arguments(state, "_class(metaclass, name, bases, namespace, mark[, keywords])");
-    PyObject *class = find(state, args);
+    struct shoal_making *making;
+    PyObject *class = find_or_begin(state, args, &making);
     if (class || PyErr_Occurred())
         return class;
     PyObject *make = helper(&state->classes.make_class, "make");
     PyObject *made = make ? PyObject_CallFunctionObjArgs(make, args[0], args[1], args[2], args[3],
                                                          keywords ? keywords : Py_None, NULL)
                           : NULL;
-    return enter(state, made, args, keywords);
+    class = enter(state, made, args, keywords);
+    shoal__making_end(state, making);
+    return class;
 }
 
 /* _enum(metaclass, name, bases, namespace, mark, members, keywords) */
@@ -199,14 +216,17 @@ static PyObject *rebuild_enum(PyObject *self, PyObject *const *args, Py_ssize_t 
         !PyDict_CheckExact(args[3]) || !shoal__is_class_mark(args[4]) || !PyList_CheckExact(args[5]) ||
         !PyDict_CheckExact(args[6]))
         return bad_arguments(state, "_enum(metaclass, name, bases, namespace, mark, members, keywords)");
-    PyObject *class = find(state, args);
+    struct shoal_making *making;
+    PyObject *class = find_or_begin(state, args, &making);
     if (class || PyErr_Occurred())
         return class;
     PyObject *make = helper(&state->classes.make_enum, "make_enum");
     PyObject *made = make ? PyObject_CallFunctionObjArgs(make, args[0], args[1], args[2], args[3], args[5], args[6],
                                                          NULL)
                           : NULL;
-    return enter(state, made, args, args[6]);
+    class = enter(state, made, args, args[6]);
+    shoal__making_end(state, making);
+    return class;
 }
 
 /* _fill_class(class, attributes[, registered]): what could not be there when it was made. */
@@ -223,7 +243,8 @@ static PyObject *fill_class(PyObject *self, PyObject *const *args, Py_ssize_t na
         return NULL;
     if (!record || shoal__class_is_source(state, record))
         Py_RETURN_NONE;
-    if (!(record->open && record->made) && shoal__refresh_class(args[0], args[1]) < 0)
+    bool just_made = record->open && record->made && record->opened_by == PyThread_get_thread_ident();
+    if (!just_made && shoal__refresh_class(args[0], args[1]) < 0)
         return NULL;
     bool has_registered = nargs == 3 && PyList_GET_SIZE(args[2]) > 0; /* which is no part of what a class is */
     if (!record->open && !has_registered)

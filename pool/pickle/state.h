@@ -264,6 +264,8 @@ struct shoal_pickle_state {
     struct shoal_known_code known_codes[SHOAL_KNOWN_CODES];
     struct shoal_plain_type plain_types[SHOAL_PLAIN_TYPES];
     struct shoal_special_type special_types[SHOAL_SPECIAL_TYPES];
+    struct shoal_making *making;   /* classes that are being made just now (class_making.c) */
+    struct shoal_waiting *waiting; /* threads that wait for one of these */
     struct shoal_deep_stack *deep_stacks; /* of the dumps under way, the latest first */
     shoal_memory_meter memory_available;  /* NULL: unknown */
     size_t last_dumps_size; /* of the last large pickle that dumps has made */
