@@ -151,18 +151,15 @@ void engine_grant_leases(struct engine *engine)
 
 /* ---- records ---- */
 
-static int copy_out(struct arrival *arrival, const uint8_t *bytes, uint64_t size)
+static int copy_out(struct engine *engine, struct arrival *arrival, const uint8_t *bytes, uint64_t size)
 {
     arrival->bytes = (size_t)size;
-    if (size <= ARRIVAL_INLINE_BYTES) {
-        memcpy(arrival->inline_data, bytes, (size_t)size);
-        return 0;
-    }
-    arrival->owned = PyMem_RawMalloc((size_t)size);
-    if (arrival->owned == NULL)
+    uint8_t *copy = arrival->inline_data;
+    if (size > ARRIVAL_INLINE_BYTES)
+        copy = arrival_allocate(engine, arrival, (size_t)size);
+    if (copy == NULL)
         return -ENOMEM;
-    memcpy(arrival->owned, bytes, (size_t)size);
-    arrival->data = arrival->owned;
+    memcpy(copy, bytes, (size_t)size);
     return 0;
 }
 
@@ -175,6 +172,8 @@ static int take_lease(struct engine *engine, struct worker *worker, const struct
     worker->has_lease = false;
     arrival->block = worker->lease;
     shoal_arena_shrink(engine->home->arena, worker->lease, record->block_bytes);
+    arrival->block_bytes = record->block_bytes;
+    memory_unread(engine, 0, record->block_bytes);
     if (!(record->flags & RECORD_IN_BLOCK))
         return 0;
     uint64_t end = record->block_offset + record->block_bytes;
@@ -262,6 +261,7 @@ static int take_run(struct engine *engine, unsigned index, const struct record *
         return -EBADMSG;
     group_deliver_run((struct owner *)entry->owner, record->item, record->run_items, payload, payload_bytes);
     entry->next_item += record->run_items;
+    entry->result_bytes += payload_bytes;
     engine->completed += record->run_items;
     return 0;
 }
@@ -304,6 +304,7 @@ static int take_result(struct engine *engine, unsigned index, const struct recor
         group_deliver_small((struct owner *)entry->owner, record->item,
                             record->kind == RECORD_VALUE ? ARRIVAL_VALUE : ARRIVAL_ERROR, payload, inline_bytes)) {
         entry->next_item++; /* one of many: straight into the group's log */
+        entry->result_bytes += inline_bytes;
         engine->completed++;
         return 0;
     }
@@ -320,7 +321,7 @@ static int take_result(struct engine *engine, unsigned index, const struct recor
     else if (record->flags & RECORD_IN_BLOCK)
         error = -EBADMSG;
     if (error == 0 && !(record->flags & RECORD_IN_BLOCK))
-        error = copy_out(&arrival, payload, record->stream_bytes);
+        error = copy_out(engine, &arrival, payload, record->stream_bytes);
     if (error == 0 && record->adopted != HOME_NO_BLOCK) {
         if (record->adopted != entry->block || !last)
             error = -EBADMSG;
@@ -338,6 +339,7 @@ static int take_result(struct engine *engine, unsigned index, const struct recor
         return error;
     }
     entry->next_item++;
+    entry->result_bytes += inline_bytes + arrival.block_bytes;
     engine->completed++;
     owner_deliver((struct owner *)entry->owner, &arrival);
     if (last)
@@ -348,7 +350,7 @@ static int take_result(struct engine *engine, unsigned index, const struct recor
 static void setup_failed(struct engine *engine, const uint8_t *payload, uint64_t payload_bytes)
 {
     struct arrival arrival = {.kind = ARRIVAL_ERROR, .block = HOME_NO_BLOCK, .adopted = HOME_NO_BLOCK};
-    if (copy_out(&arrival, payload, payload_bytes) < 0)
+    if (copy_out(engine, &arrival, payload, payload_bytes) < 0)
         return;
     /* Decoding runs user code: keep it for engine_bury_dead, which is outside of the drain. */
     arrival_clear(engine, &engine->setup_error);
@@ -432,10 +434,15 @@ void engine_drain_dead(struct engine *engine, unsigned index)
 
 int engine_drain(struct engine *engine)
 {
+    engine->drains++;
+    return engine_drain_aside(engine);
+}
+
+int engine_drain_aside(struct engine *engine)
+{
     if (engine->draining || engine->dead)
         return 0;
     engine->draining = true;
-    engine->drains++;
     int taken = 0;
     for (unsigned i = 0; i < engine->worker_count; i++) {
         if (shoal_ring_used(engine->workers[i].results) > 0)

@@ -97,6 +97,7 @@ struct entry {
     struct block_list shared;
     uint32_t generation;
     uint32_t next_item; /* of a batch: the next result that may come */
+    uint64_t result_bytes; /* of the results that came */
     uint32_t claims;    /* how often a worker died while it had the task claimed */
 };
 
@@ -159,6 +160,7 @@ struct engine {
     bool finish_later;   /* terminated by user code inside of engine_bury_dead, which reaps and destroys at its end */
     bool unmap_later;    /* the pool ended under them: the last one unmaps */
     uint32_t in_flight, backlog_count;
+    uint64_t task_result_bytes; /* what a task's results take, on a moving average */
     struct shoal_encoder *encoder;
     bool encoder_busy;
     struct shoal_decoder *decoder;
@@ -222,11 +224,16 @@ void entry_finish(struct engine *engine, uint32_t slot); /* frees the slot and a
 #define BACKLOG_FREE_BYTES (UINT64_C(1) << 20) /* never worth waiting for */
 bool memory_may_come(int error);
 int memory_await_block(struct engine *engine, uint64_t bytes, uint64_t *ret_offset); /* 0, or -1 with an exception */
-/* Before anything is written: is there room for more in the backlog? 1: it would have to wait. */
-int memory_await_backlog(struct engine *engine, bool may_wait);
+/* Before anything is written: does what waits, to be sent or to be fetched, leave room for more? 1: it has to wait. */
+int memory_await_room(struct engine *engine, bool may_wait);
+/* A result has come, or somebody has it now (or nobody wants it): bytes on the heap, bytes of a block. */
+void memory_unread(struct engine *engine, uint64_t heap_bytes, uint64_t block_bytes);
+void memory_read(struct engine *engine, uint64_t heap_bytes, uint64_t block_bytes);
+void memory_task_took(struct engine *engine, uint64_t result_bytes);
 
 /* drain.c */
 int engine_drain(struct engine *engine); /* how many results came; never blocks, runs no user code */
+int engine_drain_aside(struct engine *engine); /* the same by one who does not see to the rest: callbacks, deaths */
 void engine_drain_dead(struct engine *engine, unsigned index); /* all that this worker has left behind */
 void engine_after_drain(struct engine *engine); /* drop trash, run callbacks: user code */
 void engine_discard_later(struct engine *engine, PyObject *object); /* steals */

@@ -192,6 +192,8 @@ static bool done_or_room(void *arg)
 {
     struct engine *engine = arg;
     const struct shoal_group *group = group_to_pull(engine);
+    if (group != NULL && group->stalled != NULL)
+        return group->arrived == group->total;
     if (group != NULL)
         return group_has_much_room(group);
     return engine->groups == NULL && engine_all_done(engine);

@@ -105,10 +105,11 @@ static PyObject *engine_stats(struct engine *engine, PyObject *Py_UNUSED(ignored
 {
     struct shoal_arena_stats stats;
     shoal_arena_get_stats(engine->home->arena, &stats);
-    return Py_BuildValue("{sKsKsKsKsIsIsKsKsK}", "submitted", engine->submitted, "completed", engine->completed, "lost",
+    return Py_BuildValue("{sKsKsKsKsIsIsKsKsKsK}", "submitted", engine->submitted, "completed", engine->completed, "lost",
                          engine->lost, "restarts", engine->restarts, "in_flight", engine->in_flight, "backlog",
                          engine->backlog_count, "arena_used", stats.used_bytes, "arena_cached", stats.cached_bytes,
-                         "arena_budget", stats.budget_bytes);
+                         "arena_budget", stats.budget_bytes, "unread",
+                         engine->home->unread_bytes + engine->home->unread_block_bytes);
 }
 
 /* 0 if everything shared is valid: rings, task queue, arena. For tests, after faults. */

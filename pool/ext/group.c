@@ -43,7 +43,23 @@ static void *log_append(struct shoal_group *self, size_t bytes)
     }
     void *place = self->log + self->log_end;
     self->log_end += bytes;
+    memory_unread(self->owner.engine, bytes, 0);
     return place;
+}
+
+static const uint8_t *log_look(const struct shoal_group *self, struct piece *ret_piece)
+{
+    const uint8_t *place = self->log + self->log_read;
+    memcpy(ret_piece, place, sizeof *ret_piece);
+    return place + sizeof *ret_piece;
+}
+
+/* This piece is read: its body stays where it is until something is appended. */
+static void log_pass(struct shoal_group *self, const struct piece *piece)
+{
+    size_t bytes = piece_bytes(piece);
+    self->log_read += bytes;
+    memory_read(self->owner.engine, bytes, 0);
 }
 
 void group_finish_if_done(struct shoal_group *self)
@@ -121,7 +137,7 @@ void group_deliver(struct owner *owner, struct arrival *arrival)
             memcpy(place + sizeof piece, arrival, sizeof *arrival);
         } else {
             memcpy(place + sizeof piece, arrival->data != NULL ? arrival->data : arrival->inline_data, piece.bytes);
-            PyMem_RawFree(arrival->owned);
+            arrival_free_bytes(owner->engine, arrival);
         }
     }
     note_arrivals(self, 1);
@@ -151,8 +167,18 @@ static int make_room(struct shoal_group *self, uint64_t index)
     return 0;
 }
 
-/* Steals object. */
-static int keep(struct shoal_group *self, uint64_t item, PyObject *object, bool ok)
+struct group_value group_take(struct shoal_group *self, uint64_t index)
+{
+    struct group_value *place = &self->values[index % self->capacity];
+    struct group_value value = *place;
+    *place = (struct group_value){0};
+    if (value.bytes > 0)
+        memory_read(self->owner.engine, value.bytes, 0);
+    return value;
+}
+
+/* Steals object. bytes: what it took where it came from. */
+static int keep(struct shoal_group *self, uint64_t item, PyObject *object, bool ok, uint64_t bytes)
 {
     if (self->mode == GROUP_LIST) {
         if (!ok) {
@@ -175,9 +201,11 @@ static int keep(struct shoal_group *self, uint64_t item, PyObject *object, bool 
         Py_DECREF(object);
         return PyErr_Occurred() ? -1 : 0;
     }
-    struct group_value *value = &self->values[index % self->capacity];
-    Py_XSETREF(value->object, object);
-    value->ok = ok;
+    struct group_value before = group_take(self, index);
+    self->values[index % self->capacity] = (struct group_value){.object = object, .bytes = bytes, .ok = ok};
+    if (bytes > 0)
+        memory_unread(self->owner.engine, bytes, 0);
+    Py_XDECREF(before.object);
     return 0;
 }
 
@@ -196,10 +224,10 @@ static int decode_run(struct shoal_group *self, const struct piece *piece)
                 raise_damaged(NULL, "its worker said that there were more results");
             object = owner_fetch_exception();
         }
-        if (object == NULL || keep(self, (uint64_t)piece->item + i, object, ok) < 0)
+        if (object == NULL || keep(self, (uint64_t)piece->item + i, object, ok, piece->bytes / piece->count) < 0)
             return -1;
     }
-    self->log_read += piece_bytes(piece);
+    log_pass(self, piece);
     return 0;
 }
 
@@ -208,15 +236,14 @@ static int decode_one(struct shoal_group *self)
 {
     struct piece piece;
     struct arrival arrival;
-    memcpy(&piece, self->log + self->log_read, sizeof piece);
-    const uint8_t *body = self->log + self->log_read + sizeof piece;
+    const uint8_t *body = log_look(self, &piece);
     if (piece.kind == ARRIVAL_RUN)
         return decode_run(self, &piece);
-    self->log_read += piece_bytes(&piece);
+    log_pass(self, &piece);
     if (!piece.heavy && piece.kind == ARRIVAL_VALUE) {
         PyObject *object = section_single(body, piece.bytes);
         if (object != NULL)
-            return keep(self, piece.item, object, true);
+            return keep(self, piece.item, object, true, piece.bytes);
     }
     if (piece.heavy) {
         memcpy(&arrival, body, sizeof arrival);
@@ -228,7 +255,7 @@ static int decode_one(struct shoal_group *self)
         arrival.block = arrival.adopted = HOME_NO_BLOCK;
         uint8_t *copy = arrival.inline_data;
         if (piece.bytes > ARRIVAL_INLINE_BYTES)
-            arrival.data = arrival.owned = copy = PyMem_RawMalloc(piece.bytes);
+            copy = arrival_allocate(self->owner.engine, &arrival, piece.bytes);
         if (copy == NULL) {
             PyErr_NoMemory();
             return -1;
@@ -236,9 +263,10 @@ static int decode_one(struct shoal_group *self)
         memcpy(copy, body, piece.bytes);
     }
     arrival.of_group = true;
+    uint64_t bytes = (arrival.owned != NULL ? arrival.bytes : 0) + arrival.block_bytes;
     PyObject *object;
     int ok = arrival_decode(self->owner.engine, &arrival, &object);
-    return ok < 0 ? -1 : keep(self, piece.item, object, ok);
+    return ok < 0 ? -1 : keep(self, piece.item, object, ok, bytes);
 }
 
 int group_decode(struct shoal_group *self)
@@ -256,13 +284,13 @@ void group_clear_log(struct shoal_group *self)
 {
     while (self->log_read < self->log_end) {
         struct piece piece;
-        memcpy(&piece, self->log + self->log_read, sizeof piece);
+        const uint8_t *body = log_look(self, &piece);
         if (is_heavy(&piece)) {
             struct arrival arrival;
-            memcpy(&arrival, self->log + self->log_read + sizeof piece, sizeof arrival);
+            memcpy(&arrival, body, sizeof arrival);
             arrival_clear(self->owner.engine, &arrival);
         }
-        self->log_read += piece_bytes(&piece);
+        log_pass(self, &piece);
     }
     PyMem_RawFree(self->log);
     self->log = NULL;

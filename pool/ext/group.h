@@ -19,6 +19,7 @@ enum group_mode { GROUP_LIST = 0, GROUP_ORDERED = 1, GROUP_UNORDERED = 2 };
 
 struct group_value {
     PyObject *object; /* NULL: not there yet */
+    uint64_t bytes;   /* what it counts for as long as nobody has taken it */
     bool ok;
 };
 
@@ -56,6 +57,7 @@ struct shoal_group {
 };
 
 /* group.c */
+struct group_value group_take(struct shoal_group *self, uint64_t index); /* out of `values`; the caller's then */
 int group_decode(struct shoal_group *self);   /* everything in the log; -1 with an exception */
 void group_clear_log(struct shoal_group *self); /* what was never asked for */
 void group_finish_if_done(struct shoal_group *self);

@@ -136,7 +136,8 @@ static bool memory_is_scarce(struct engine *engine, uint64_t outstanding)
 {
     struct shoal_arena_stats stats;
     shoal_arena_get_stats(engine->home->arena, &stats);
-    return stats.used_bytes > stats.budget_bytes / 2 && outstanding >= 2 * (uint64_t)engine->worker_count;
+    return stats.used_bytes + engine->home->unread_bytes > stats.budget_bytes / 2 &&
+           outstanding >= 2 * (uint64_t)engine->worker_count;
 }
 
 bool group_has_room(const struct shoal_group *self)
@@ -156,7 +157,8 @@ static int submit_stalled(struct shoal_group *self)
 {
     if (self->stalled == NULL)
         return 0;
-    bool nothing_else = self->total == self->cursor; /* neither in flight nor unread: only waiting can help */
+    /* Neither in flight nor unread, or unread by someone who joins the pool first: only waiting can help, or nothing. */
+    bool nothing_else = self->total == (self->to_the_end ? self->arrived : self->cursor);
     PyObject *items = self->stalled;
     self->stalled = NULL;
     PyObject **first = ((PyListObject *)items)->ob_item;

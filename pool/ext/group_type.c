@@ -200,10 +200,7 @@ static int make_use_of_room(struct shoal_group *self)
 
 static PyObject *take_value(struct shoal_group *self)
 {
-    struct group_value *place = &self->values[self->cursor % self->capacity];
-    struct group_value value = *place;
-    place->object = NULL;
-    self->cursor++;
+    struct group_value value = group_take(self, self->cursor++);
     if (make_use_of_room(self) < 0) {
         Py_DECREF(value.object);
         return NULL;
@@ -389,8 +386,10 @@ static int group_clear(struct shoal_group *self)
     Py_CLEAR(self->ending);
     Py_CLEAR(self->results);
     Py_CLEAR(self->error);
-    for (uint64_t i = 0; i < self->capacity; i++)
-        Py_CLEAR(self->values[i].object);
+    for (uint64_t i = 0; i < self->capacity; i++) {
+        struct group_value value = group_take(self, i);
+        Py_XDECREF(value.object);
+    }
     return 0;
 }
 

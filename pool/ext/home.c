@@ -89,6 +89,7 @@ static struct home *home_new(struct module_state *state)
     shoal_arena_get_stats(home->arena, &stats);
     home->budget_bytes = stats.budget_bytes;
     home->idle_ns = idle_ns;
+    home->hopeless_reads = UINT64_MAX;
     home->epoch = state->fork_epoch;
     home->references = 1;
     return home;

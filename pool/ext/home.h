@@ -16,6 +16,11 @@ struct home {
     struct shoal_shadow *shadow; /* private views of the region; NULL until the first */
     uint64_t budget_bytes;
     uint64_t backlog_bytes; /* on the heap: streams of tasks that wait for a slot */
+    uint64_t unread_bytes;  /* on the heap: results that nobody has fetched */
+    uint64_t unread_block_bytes; /* the same in blocks of the arena, which counts them as used */
+    uint64_t reads;         /* grows when one is fetched */
+    uint64_t hopeless_reads; /* `reads` when a submitter last waited for that in vain */
+    unsigned starving;      /* submitters that wait for room: to be told when there is some */
     int64_t idle_ns; /* memory that was not asked for in so long goes back to the system: SHOAL_ARENA_IDLE */
     uint64_t uses; /* grows when memory is taken: between two looks at it, was there any? */
     uint64_t epoch; /* module_state.fork_epoch of the process that made it */

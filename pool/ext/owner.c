@@ -7,6 +7,25 @@
 
 #include "engine.h"
 
+uint8_t *arrival_allocate(struct engine *engine, struct arrival *arrival, size_t size)
+{
+    uint8_t *bytes = PyMem_RawMalloc(size);
+    if (bytes == NULL)
+        return NULL;
+    arrival->data = arrival->owned = bytes;
+    memory_unread(engine, size, 0);
+    return bytes;
+}
+
+void arrival_free_bytes(struct engine *engine, struct arrival *arrival)
+{
+    if (arrival->owned != NULL || arrival->block_bytes != 0)
+        memory_read(engine, arrival->owned != NULL ? arrival->bytes : 0, arrival->block_bytes);
+    PyMem_RawFree(arrival->owned);
+    arrival->owned = NULL;
+    arrival->block_bytes = 0;
+}
+
 void arrival_clear(struct engine *engine, struct arrival *arrival)
 {
     if (arrival->kind == ARRIVAL_NONE)
@@ -18,7 +37,7 @@ void arrival_clear(struct engine *engine, struct arrival *arrival)
         shoal_arena_release(engine->home->arena, arrival->adopted);
     if (ours)
         block_list_release(engine, &arrival->shared);
-    PyMem_RawFree(arrival->owned);
+    arrival_free_bytes(engine, arrival);
     Py_CLEAR(arrival->object);
     arrival->kind = ARRIVAL_NONE;
 }

@@ -34,6 +34,7 @@ struct arrival {
     const uint8_t *data; /* inline_data, malloc'd (owned), or in the block */
     uint8_t *owned;
     uint64_t block, adopted; /* arena blocks whose owner's count we have, or HOME_NO_BLOCK */
+    uint64_t block_bytes;    /* of `block`, as far as it counts as unread */
     struct block_list shared; /* blocks of user arrays that buffers may lie in */
     PyObject *object;        /* ARRIVAL_EXCEPTION */
     uint8_t inline_data[ARRIVAL_INLINE_BYTES];
@@ -59,6 +60,10 @@ void owner_deliver(struct owner *owner, struct arrival *arrival);
 /* Run and drop the watches. User code. */
 void owner_run_watches(struct owner *owner);
 PyObject *owner_watch(struct owner *owner, PyObject *callback);
+
+/* Memory of its own for a stream of `size` bytes, counted as unread until arrival_free_bytes; or NULL. */
+uint8_t *arrival_allocate(struct engine *engine, struct arrival *arrival, size_t size);
+void arrival_free_bytes(struct engine *engine, struct arrival *arrival);
 
 /* Release memory and blocks of an arrival that will not be decoded (any more). */
 void arrival_clear(struct engine *engine, struct arrival *arrival);

@@ -137,6 +137,7 @@ static void publish(struct engine *engine, uint32_t slot, struct pending *pendin
     entry->block = pending->block;
     entry->shared = pending->shared;
     entry->next_item = 0;
+    entry->result_bytes = 0;
     entry->claims = 0;
     shoal_taskqueue_publish(engine->queue, slot, &entry->task, &entry->generation);
     if (in_ring)
@@ -353,7 +354,7 @@ fail:
 
 int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *triple)
 {
-    if (engine_check(engine) < 0 || memory_await_backlog(engine, true) < 0)
+    if (engine_check(engine) < 0 || memory_await_room(engine, true) < 0)
         return -1;
     struct submission submission;
     if (submission_begin(&submission, engine, true) < 0)
@@ -372,7 +373,7 @@ int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *tri
 int engine_submit_batch(struct engine *engine, struct owner *owner, PyObject *function, PyObject *const *items,
                         uint32_t count, uint32_t first_item, bool star, bool may_wait)
 {
-    int error = engine_check(engine) < 0 ? -1 : memory_await_backlog(engine, may_wait);
+    int error = engine_check(engine) < 0 ? -1 : memory_await_room(engine, may_wait);
     if (error != 0)
         return error;
     struct submission submission;
@@ -407,6 +408,7 @@ void entry_finish(struct engine *engine, uint32_t slot)
     engine_discard_later(engine, entry->owner);
     entry->owner = NULL;
     engine->in_flight--;
+    memory_task_took(engine, entry->result_bytes);
 }
 
 int engine_revoke(struct engine *engine, struct owner *owner)
