@@ -7,7 +7,10 @@
  */
 #include "encoder.h"
 
-static size_t utf8_size(int kind, const void *data, Py_ssize_t length)
+/* The loops are made once for each kind, which is a constant in them. */
+#define FOR_KIND __attribute__((always_inline)) inline
+
+static FOR_KIND size_t size_of_kind(int kind, const void *data, Py_ssize_t length)
 {
     size_t size = 0;
     for (Py_ssize_t i = 0; i < length; i++) {
@@ -17,27 +20,86 @@ static size_t utf8_size(int kind, const void *data, Py_ssize_t length)
     return size;
 }
 
-uint8_t *shoal__store_utf8(uint8_t *at, int kind, const void *data, Py_ssize_t length)
+static size_t utf8_size(int kind, const void *data, Py_ssize_t length)
 {
-    for (Py_ssize_t i = 0; i < length; i++) {
+    switch (kind) {
+    case PyUnicode_1BYTE_KIND:
+        return size_of_kind(PyUnicode_1BYTE_KIND, data, length);
+    case PyUnicode_2BYTE_KIND:
+        return size_of_kind(PyUnicode_2BYTE_KIND, data, length);
+    default:
+        return size_of_kind(PyUnicode_4BYTE_KIND, data, length);
+    }
+}
+
+/* Where ASCII comes, more of it mostly does: a word at a time. The index of the first character that is left. */
+static FOR_KIND Py_ssize_t store_ascii(uint8_t **at, int kind, const void *data, Py_ssize_t i, Py_ssize_t length)
+{
+    const Py_ssize_t step = (Py_ssize_t)sizeof(uint64_t) / kind;
+    uint64_t word;
+    if (kind == PyUnicode_4BYTE_KIND || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__)
+        return i;
+    for (; i + step <= length; i += step, *at += step) {
+        memcpy(&word, (const uint8_t *)data + i * kind, sizeof word);
+        if (word & (kind == PyUnicode_1BYTE_KIND ? 0x8080808080808080 : 0xff80ff80ff80ff80))
+            break;
+        if (kind == PyUnicode_2BYTE_KIND) {
+            word = (word | word >> 8) & 0x0000ffff0000ffff;
+            word |= word >> 16;
+        }
+        memcpy(*at, &word, (size_t)step);
+    }
+    return i;
+}
+
+static FOR_KIND uint8_t *store_kind(uint8_t *at, int kind, const void *data, Py_ssize_t length)
+{
+    Py_ssize_t i = 0;
+    while (i < length) {
         Py_UCS4 c = PyUnicode_READ(kind, data, i);
+        i++;
         if (c < 0x80) {
             *at++ = (uint8_t)c;
+            i = store_ascii(&at, kind, data, i, length);
         } else if (c < 0x800) {
-            *at++ = (uint8_t)(0xc0 | c >> 6);
-            *at++ = (uint8_t)(0x80 | (c & 0x3f));
+            at[0] = (uint8_t)(0xc0 | c >> 6);
+            at[1] = (uint8_t)(0x80 | (c & 0x3f));
+            at += 2;
         } else if (c < 0x10000) {
-            *at++ = (uint8_t)(0xe0 | c >> 12);
-            *at++ = (uint8_t)(0x80 | (c >> 6 & 0x3f));
-            *at++ = (uint8_t)(0x80 | (c & 0x3f));
+            at[0] = (uint8_t)(0xe0 | c >> 12);
+            at[1] = (uint8_t)(0x80 | (c >> 6 & 0x3f));
+            at[2] = (uint8_t)(0x80 | (c & 0x3f));
+            at += 3;
         } else {
-            *at++ = (uint8_t)(0xf0 | c >> 18);
-            *at++ = (uint8_t)(0x80 | (c >> 12 & 0x3f));
-            *at++ = (uint8_t)(0x80 | (c >> 6 & 0x3f));
-            *at++ = (uint8_t)(0x80 | (c & 0x3f));
+            at[0] = (uint8_t)(0xf0 | c >> 18);
+            at[1] = (uint8_t)(0x80 | (c >> 12 & 0x3f));
+            at[2] = (uint8_t)(0x80 | (c >> 6 & 0x3f));
+            at[3] = (uint8_t)(0x80 | (c & 0x3f));
+            at += 4;
         }
     }
     return at;
+}
+
+uint8_t *shoal__store_utf8(uint8_t *at, int kind, const void *data, Py_ssize_t length)
+{
+    switch (kind) {
+    case PyUnicode_1BYTE_KIND:
+        return store_kind(at, PyUnicode_1BYTE_KIND, data, length);
+    case PyUnicode_2BYTE_KIND:
+        return store_kind(at, PyUnicode_2BYTE_KIND, data, length);
+    default:
+        return store_kind(at, PyUnicode_4BYTE_KIND, data, length);
+    }
+}
+
+/* UTF-8 that somebody has asked for stays with a string that is not ASCII: borrowed, or NULL. */
+static const char *ready_utf8(PyObject *obj, size_t *ret_size)
+{
+    const PyCompactUnicodeObject *text = (const PyCompactUnicodeObject *)obj;
+    if (text->utf8)
+        *ret_size = (size_t)text->utf8_length;
+    return text->utf8;
 }
 
 /* The size of the header, or 0 with an exception. */
@@ -76,13 +138,36 @@ static int save_apart(struct shoal_encoder *e, PyObject *obj, const uint8_t *hea
     return result;
 }
 
+enum { BYTES_PER_CHARACTER = 4 }; /* at most */
+
+/* Without counting first: room for the longest that it may be, in the frame, and a header of one size. */
+static int save_in_one_pass(struct shoal_encoder *e, PyObject *obj, Py_ssize_t length)
+{
+    enum { HEADER = 5 };
+    int kind = (int)PyUnicode_KIND(obj);
+    size_t longest = (size_t)length * (kind == PyUnicode_4BYTE_KIND ? BYTES_PER_CHARACTER : (size_t)kind + 1);
+    uint8_t *at = shoal__room(e, HEADER + longest + 1);
+    if (!at)
+        return -1;
+    uint8_t *end = shoal__store_utf8(at + HEADER, kind, PyUnicode_DATA(obj), length);
+    at[0] = OP_BINUNICODE;
+    shoal__store_le(at + 1, (uint64_t)(end - at - HEADER), HEADER - 1);
+    e->sink->cursor = end;
+    return 0;
+}
+
 static int save_utf8(struct shoal_encoder *e, PyObject *obj)
 {
     Py_ssize_t length = PyUnicode_GET_LENGTH(obj);
     int kind = (int)PyUnicode_KIND(obj);
     const void *data = PyUnicode_DATA(obj);
     bool ascii = PyUnicode_IS_ASCII(obj);
-    size_t size = ascii ? (size_t)length : utf8_size(kind, data, length);
+    size_t size = (size_t)length;
+    const char *ready = ascii ? data : ready_utf8(obj, &size);
+    if (!ready && length > 0xff && length < SHOAL_FRAME_SIZE_TARGET / BYTES_PER_CHARACTER)
+        return save_in_one_pass(e, obj, length);
+    if (!ready)
+        size = utf8_size(kind, data, length);
     uint8_t header[9];
     size_t header_size = make_header(e, header, size);
     if (header_size == 0)
@@ -93,8 +178,8 @@ static int save_utf8(struct shoal_encoder *e, PyObject *obj)
     if (!at)
         return -1;
     memcpy(at, header, header_size);
-    if (ascii)
-        memcpy(at + header_size, data, size);
+    if (ready)
+        memcpy(at + header_size, ready, size);
     else
         shoal__store_utf8(at + header_size, kind, data, length);
     e->sink->cursor = at + header_size + size;

@@ -108,3 +108,10 @@ def test_row_can_be_measured(row, measured):
         assert given["name"] in shown
         assert all(given[side]["mean_seconds"] > 0 for side in ("ours", "theirs") if side in given)
         assert ("ratio" in given) == bool(given["peer"])
+
+
+def test_every_stock_value_is_compared_both_ways():
+    script = [sys.executable, BENCH / "stock.py", "--rounds", "1", "--at-least", "0"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" dumps ") == done.stdout.count(" loads ") > 100
