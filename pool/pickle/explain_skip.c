@@ -9,7 +9,8 @@
  * that makes one value of several, or completes one, keeps the first's position. The walk has an end where the opcode
  * comes that takes all values for a container begun before: only there it is known that each of them is whole. It fails
  * at whatever is not plain: a name, a call of something that explain knows, a large value; and where an opcode works on
- * what lies before the start, because the walk began in the middle of a value. A later start would fail there, too.
+ * what lies before the start, because the walk began in the middle of a value. A later start in the same container
+ * would fail there, too, but one inside of the value in which that is may not: a tree is large, and its leaves are not.
  *
  * Nothing is read beyond the data, whatever it is; memory goes with the number of values, of which there is a limit.
  */
@@ -61,12 +62,6 @@ static int above_mark(const struct walk *w)
 static int between_marks(const struct walk *w)
 {
     return w->mark[w->marks - 1].depth - (w->marks > 1 ? w->mark[w->marks - 2].depth : 0);
-}
-
-/* Values of which nothing is inside an open mark. */
-static int outer_values(const struct walk *w)
-{
-    return w->marks ? w->mark[0].depth : w->depth;
 }
 
 /* The handlers answer how many bytes the opcode has; 0: the walk ends before it. */
@@ -225,6 +220,13 @@ static bool takes_all(const struct walk *w)
                              opcode == OP_TUPLE || opcode == OP_FROZENSET);
 }
 
+/* Where that begins which is under way, or was just ended: of what is inside of it nothing counts. */
+static size_t latest(const struct walk *w)
+{
+    int outer = w->marks ? w->mark[0].depth : w->depth;
+    return outer ? w->stack[outer - 1].start : w->marks ? w->mark[0].value.start : w->at;
+}
+
 /* Whether it came to its end. */
 static bool run(struct walk *w)
 {
@@ -232,12 +234,11 @@ static bool run(struct walk *w)
         if (takes_all(w))
             return true;
         size_t taken = step(w);
-        if (!taken)
-            return false;
         w->at += taken;
-        int outer = outer_values(w);
-        if (outer > 0 && w->at - w->stack[outer - 1].start >= w->large)
-            return false; /* that value is large, or is going to be */
+        if (!taken || w->at - latest(w) >= w->large) { /* it is large, or is going to be */
+            w->at = taken || w->marks ? latest(w) : w->at;
+            return false;
+        }
     }
     return false;
 }

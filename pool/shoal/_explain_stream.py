@@ -25,7 +25,7 @@ from shoal._parts import ATOMS, Part
 _LISTED = 100  # parts of a container that are listed, however small they are
 _FOLDED = 2000  # bytes: smaller ones beyond these are only counted; or a thousandth of the whole, if that is more
 _LOOKED_AT = 2 * _LISTED  # parts above a mark, keys and values, before others are passed over
-_STEPS = 200_000  # opcodes, after which any are
+_STEPS = 20_000  # opcodes, after which any are
 _STOP = ord(".")
 _NUMBERS = {form: struct.Struct("<" + form) for form in "BHIQi"}
 

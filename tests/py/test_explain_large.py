@@ -24,6 +24,10 @@ def rows(count):
     ]
 
 
+def tree(depth, make):
+    return make(tree(depth - 1, make), tree(depth - 1, make)) if depth else 1
+
+
 LARGE = {
     "ints": lambda: list(range(50_000)),
     "strings": lambda: [f"s{i}" for i in range(50_000)],
@@ -32,6 +36,9 @@ LARGE = {
     "pairs": lambda: tuple((i, str(i)) for i in range(50_000)),
     "dict": lambda: {f"key {i}": [i, {"a": i}] for i in range(20_000)},
     "set": lambda: {(i, str(i)) for i in range(20_000)},
+    "tree of lists": lambda: [tree(15, lambda *pair: list(pair)), 1],
+    "tree of dicts": lambda: [tree(15, lambda left, right: {"left": left, "right": right}), 1],
+    "tree of instances": lambda: [tree(15, lambda left, right: Thing(left=left, right=right)), 1],
     "dates": lambda: [datetime.date.fromordinal(i + 1) for i in range(20_000)],
 }
 
