@@ -103,6 +103,7 @@ PyObject *shoal__code_read(struct shoal_pickle_state *state, PyObject *bytes, Py
     r.end = start + size;
     r.odd = odd;
     r.error = state->shared.unpickling_error;
+    r.state = state;
     r.depth = r.limit = 0;
     r.known_count = 0;
     PyObject *code = shoal__code_read_object(&r, NULL);

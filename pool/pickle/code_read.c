@@ -75,6 +75,28 @@ PyObject *shoal__code_read_text(struct code_reader *r)
     return read_number(r, &head) < 0 ? shoal__code_damaged(r) : read_characters(r, head >> 1, !(head & 1));
 }
 
+/* Names, and what comes again and again like them. */
+static PyObject *read_label(struct code_reader *r, uint64_t size, bool ascii)
+{
+    if (!ascii || size > (size_t)(r->end - r->at))
+        return read_characters(r, size, ascii);
+    PyObject *str = shoal__code_known_name(r->state, r->at, size);
+    if (str) {
+        r->at += size;
+        return str;
+    }
+    str = read_characters(r, size, true);
+    if (str)
+        shoal__code_keep_name(r->state, str);
+    return str;
+}
+
+static PyObject *read_label_text(struct code_reader *r)
+{
+    uint64_t head;
+    return read_number(r, &head) < 0 ? shoal__code_damaged(r) : read_label(r, head >> 1, !(head & 1));
+}
+
 static PyObject *read_name(struct code_reader *r)
 {
     uint64_t head;
@@ -82,10 +104,13 @@ static PyObject *read_name(struct code_reader *r)
         return shoal__code_damaged(r);
     if (head & CODE_NAME_KNOWN)
         return head >> 2 < r->known_count ? Py_NewRef(r->known[head >> 2]) : shoal__code_damaged(r);
-    PyObject *name = read_characters(r, head >> 2, !(head & 1));
+    PyObject *name = read_label(r, head >> 2, !(head & 1));
     if (!name)
         return NULL;
-    PyUnicode_InternInPlace(&name); /* before anybody else would do it, and put another object into the place of this */
+    if (!PyUnicode_CHECK_INTERNED(name)) { /* before anybody else does it, and puts another object in its place */
+        PyUnicode_InternInPlace(&name);
+        shoal__code_keep_name(r->state, name);
+    }
     if (r->known_count < SHOAL_KNOWN_NAMES)
         r->known[r->known_count++] = Py_NewRef(name);
     return name;
@@ -299,14 +324,14 @@ static int read_head(struct code_reader *r, PyCodeObject *outer, struct code_par
     if (r->at == r->end)
         return -1;
     int shape = *r->at++;
-    if (shape & ~(CODE_OWN_FILENAME | CODE_QUALNAME_MASK) || !(parts->name = shoal__code_read_text(r)))
+    if (shape & ~(CODE_OWN_FILENAME | CODE_QUALNAME_MASK) || !(parts->name = read_label_text(r)))
         return -1;
 #if PY_VERSION_HEX >= 0x030B0000
     if (!(parts->qualname = read_qualname(r, shape, parts->name, outer)))
         return -1;
 #endif
     if (shape & CODE_OWN_FILENAME)
-        parts->filename = shoal__code_read_text(r);
+        parts->filename = read_label_text(r);
     else if (outer)
         parts->filename = Py_NewRef(outer->co_filename);
     if (!parts->filename)

@@ -10,6 +10,7 @@ struct code_reader {
     const uint8_t *end;
     PyObject *odd;   /* tuple, or NULL */
     PyObject *error; /* UnpicklingError */
+    struct shoal_pickle_state *state;
     int depth;
     int limit; /* the depth at which recursion met the interpreter's limit, or 0 */
     PyObject *known[SHOAL_KNOWN_NAMES]; /* owned: what they came with may be gone, an element that a set has twice */
@@ -21,5 +22,9 @@ PyObject *shoal__code_damaged(const struct code_reader *r);
 PyObject *shoal__code_read_text(struct code_reader *r);
 /* outer: what it is nested in, or NULL */
 PyObject *shoal__code_read_object(struct code_reader *r, PyCodeObject *outer);
+
+/* code_names.c: a str of these ASCII characters that was kept, interned or not. New reference, or NULL: none. */
+PyObject *shoal__code_known_name(struct shoal_pickle_state *state, const uint8_t *text, size_t size);
+void shoal__code_keep_name(struct shoal_pickle_state *state, PyObject *name); /* if it is ASCII and not too long */
 
 #endif

@@ -245,6 +245,9 @@ struct shoal_known_code {
 
 enum { SHOAL_KNOWN_CODES = 1024 };
 
+/* Names out of code objects, one for each place (code_names.c). */
+enum { SHOAL_KEPT_NAMES = 1024, SHOAL_KEPT_NAME_SIZE = 48 };
+
 /* The unpickler's own section. */
 struct shoal_state_reader {
     PyObject *unpickler_type;
@@ -262,6 +265,7 @@ struct shoal_pickle_state {
     unsigned fork_epoch; /* how many forks lie between the first process and this one */
     struct shoal_code_opcodes opcodes;
     struct shoal_known_code known_codes[SHOAL_KNOWN_CODES];
+    PyObject *kept_names[SHOAL_KEPT_NAMES]; /* NULL: none yet */
     struct shoal_plain_type plain_types[SHOAL_PLAIN_TYPES];
     struct shoal_special_type special_types[SHOAL_SPECIAL_TYPES];
     struct shoal_making *making;   /* classes that are being made just now (class_making.c) */

@@ -143,3 +143,32 @@ def test_bytes_that_are_no_code_are_refused():
             _rebuild._code(wrong)
     with pytest.raises(shoal.UnpicklingError, match="bytes"):
         _rebuild._code("text")
+
+
+NAMES_SOURCE = """
+import shoal, sys
+
+def make(filename, names):
+    namespace = {}
+    exec(compile(f"def made({', '.join(names)}): return [{', '.join(names)}]", filename, "exec"), namespace)
+    return namespace["made"]
+
+# A name that came as a file's name first, and so many others that they push each other out of any table.
+first = make("kept_as_file", ["other"])
+functions = [first, make("<b>", ["kept_as_file"])]
+for i in range(1500):
+    names = [f"name_{i}", f"a{i}", f"a_long_name_of_more_than_forty_eight_characters_{i}", "é"]
+    functions.append(make("<c>", names))
+for stream in [shoal.dumps(function) for function in functions + functions[:100]]:
+    code = shoal.loads(stream).__code__
+    assert all(name is sys.intern(str(name)) for name in code.co_varnames)
+    print(code.co_filename, *code.co_varnames)
+"""
+
+
+def test_names_of_code_are_the_interned_ones_whatever_came_before(fresh_python):
+    lines = fresh_python(NAMES_SOURCE, env={"PYTHONIOENCODING": "utf-8"}).stdout.splitlines()
+    assert lines[:2] == ["kept_as_file other", "<b> kept_as_file"]
+    made = [f"<c> name_{i} a{i} a_long_name_of_more_than_forty_eight_characters_{i} é" for i in range(1500)]
+    assert lines[2:1502] == made
+    assert lines[1502:] == lines[:100]
