@@ -55,9 +55,11 @@ class Lifetime:
         try:
             if isinstance(start, SpawnStart):
                 start.prepare(self.engine, initializer, initargs)
+                self.engine.start()
             else:
                 let_inherit(self.engine, initializer)
-            self.engine.start()
+                with start.several():
+                    self.engine.start()
         except BaseException:
             self.engine.terminate(PoolTerminated("the pool could not be started"))
             raise
@@ -121,17 +123,19 @@ def start_context(asked: Any) -> BaseContext:
 
 
 # Every pool of this process. A forked child inherits them as objects, but their engines belong to the parent.
-_owners: weakref.WeakSet[Any] = weakref.WeakSet()
+_owners: set[weakref.ref[Any]] = set()
 
 
 def register(owner: Owner) -> None:
     """Have `owner._disown()` called in every child that this process forks."""
-    _owners.add(owner)
+    _owners.add(weakref.ref(owner, _owners.discard))
 
 
 def _disown_all() -> None:
-    for owner in list(_owners):
-        owner._disown()
+    for reference in list(_owners):
+        owner = reference()
+        if owner is not None:
+            owner._disown()
     _owners.clear()
 
 

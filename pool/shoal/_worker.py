@@ -9,11 +9,17 @@ that ends it, standard input from /dev/null, output flushed line by line, stream
 `multiprocessing.current_process()` that says who it is and may have children. What it leaves with: the exit functions
 and `multiprocessing` finalizers that tasks registered, never the parent's.
 
+What it costs: pages, for the most part. After a fork each page that either side writes next (a reference count is
+enough) is a fault of a microsecond or two. So what is the same for all workers of a pool is made once, before the first
+fork; between two forks the parent does nothing else; and in the child, what Python's own modules do in many steps
+(names for signal numbers, a new text file for standard input) is done in few.
+
 What it does not do: free locks that another thread of the parent held during the fork (docs/failure.md).
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import atexit
 import gc
 import itertools
@@ -21,11 +27,12 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import process, util
+from threading import get_ident
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
 
 from shoal._threads import python_warning_only_if_true, warn_before_fork
 from shoal.errors import encode_error
@@ -54,6 +61,14 @@ class Parent(NamedTuple):
         return cls(current.name, os.getpid(), tuple(current._identity), config)
 
 
+class Common(NamedTuple):
+    """What is the same for all workers that a thread forks in a row."""
+
+    thread: int
+    parent: Parent
+    stdin: TextIO | None
+
+
 class ForkStart:
     """How a pool forks its workers: called by the engine as `start(engine, index)`, also for replacements."""
 
@@ -62,25 +77,46 @@ class ForkStart:
         self._initializer = initializer
         self._initargs = tuple(initargs)
         # The mask of the thread that makes the pool; the one that forks a replacement may have blocked everything.
-        self._signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._signal_mask = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
+        self._common: Common | None = None
+
+    @contextmanager
+    def several(self) -> Iterator[None]:
+        """Have this thread fork several workers in here."""
+        with self._prepared() as self._common:
+            try:
+                yield
+            finally:
+                self._common = None
 
     def __call__(self, engine: Engine, index: int) -> int:
         """Fork worker `index`; return its pid in the parent, and never in the child."""
+        common = self._common
+        if common is not None and common.thread == get_ident():
+            return self._fork(engine, index, common)
+        with self._prepared() as common:
+            return self._fork(engine, index, common)
+
+    @contextmanager
+    def _prepared(self) -> Iterator[Common]:
         util._flush_std_streams()  # type: ignore[attr-defined]
-        parent = Parent.current()
+        common = Common(get_ident(), Parent.current(), _open_stdin())
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
         try:
             with python_warning_only_if_true():
-                pid = os.fork()
-            if pid == 0:
-                self._become_worker(engine, index, parent)
+                yield common
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _fork(self, engine: Engine, index: int, common: Common) -> int:
+        pid = os.fork()
+        if pid == 0:
+            self._become_worker(engine, index, common)
         return pid
 
-    def _become_worker(self, engine: Engine, index: int, parent: Parent) -> NoReturn:
+    def _become_worker(self, engine: Engine, index: int, common: Common) -> NoReturn:
         def serve() -> int:
-            settle_in(index, parent, self._signal_mask, forked=True)
+            settle_in(index, common.parent, self._signal_mask, forked=True, stdin=common.stdin)
             return engine.work(index, self._set_up, encode_error)
 
         serve_and_exit(serve)
@@ -137,16 +173,19 @@ def serve_and_exit(serve: Callable[[], int]) -> NoReturn:
         os._exit(code)
 
 
-def settle_in(index: int, parent: Parent, mask: Iterable[int], forked: bool) -> None:
-    """Make this process worker `index` of the pool of `parent`; `forked` from it, or started otherwise."""
+def settle_in(index: int, parent: Parent, mask: Iterable[int], forked: bool, stdin: TextIO | None = None) -> None:
+    """Make this process worker `index` of the pool of `parent`; `forked` from it, or started otherwise.
+
+    stdin: what is to be `sys.stdin`, if it is there already.
+    """
     signal.set_wakeup_fd(-1)  # the parent's event loop is not to hear of our signals
-    signal.signal(signal.SIGINT, _ignore)
-    signal.siginterrupt(signal.SIGINT, False)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    _signal.signal(_signal.SIGINT, _ignore)
+    signal.siginterrupt(_signal.SIGINT, False)
+    _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
     if forked:
         gc.freeze()  # what was inherited is not visited by the collector, so its pages stay shared
-    _close_stdin()
+    _close_stdin(stdin)
     _flush_by_line()
     if forked:
         atexit._clear()
@@ -159,15 +198,25 @@ def _ignore(number: int, frame: FrameType | None) -> None:
     """Do nothing: unlike SIG_IGN this is not inherited by a program that a task starts, so Ctrl-C still ends that."""
 
 
-def _close_stdin() -> None:
+def _open_stdin() -> TextIO | None:
+    """Return a file that reads descriptor 0, whatever that is by then; None if there is no standard input."""
+    try:
+        return None if sys.__stdin__ is None else open(0, encoding="utf-8", closefd=False)
+    except (OSError, ValueError):
+        return None
+
+
+def _close_stdin(stdin: TextIO | None) -> None:
     if sys.__stdin__ is None:  # descriptor 0 is something else
         return
-    with suppress(OSError, ValueError):
+    try:
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         if null != 0:
             os.close(null)
-        sys.stdin = open(0, encoding="utf-8", closefd=False)
+    except OSError:
+        return
+    sys.stdin = stdin or _open_stdin() or sys.stdin
 
 
 def _flush_by_line() -> None:
@@ -178,8 +227,10 @@ def _flush_by_line() -> None:
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
-            with suppress(OSError, ValueError):
+            try:
                 reconfigure(line_buffering=True, write_through=False)
+            except (OSError, ValueError):
+                pass
 
 
 def _become_current_process(index: int, parent: Parent) -> None:
@@ -190,7 +241,8 @@ def _become_current_process(index: int, parent: Parent) -> None:
         _children=set(),
     )
     util._finalizer_registry.clear()  # type: ignore[attr-defined]
-    util._run_after_forkers()  # type: ignore[attr-defined]
+    if util._afterfork_registry.data:  # type: ignore[attr-defined]
+        util._run_after_forkers()  # type: ignore[attr-defined]
 
 
 def _reseed() -> None:

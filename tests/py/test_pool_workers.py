@@ -4,6 +4,7 @@
 import multiprocessing
 import os
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -73,6 +74,23 @@ def test_workers_draw_different_random_numbers():
 def test_a_worker_reads_nothing_from_standard_input(pool):
     assert pool.apply(lambda: sys.stdin.read()) == ""
     assert pool.apply(lambda: os.read(0, 10)) == b""
+
+
+def test_what_the_parent_has_yet_to_read_is_not_for_its_workers(tmp_path):
+    lines = tmp_path / "lines"
+    lines.write_text("first\n" + "more\n" * 5000)
+    script = """
+import os, sys, shoal
+assert sys.stdin.readline() == "first\\n"
+def read(): return sys.stdin.read(), sys.stdin.fileno(), os.getpid()
+with shoal.Pool(1, maxtasksperchild=1) as pool:
+    answers = [pool.apply(read) for _ in range(3)]
+assert len({pid for _, _, pid in answers}) == 3, "a worker for each"
+assert {answer[:2] for answer in answers} == {("", 0)}
+assert sys.stdin.read() == "more\\n" * 5000
+"""
+    with open(lines) as stdin:
+        subprocess.run([sys.executable, "-c", script], stdin=stdin, check=True, timeout=TIMEOUT)
 
 
 def test_what_a_worker_prints_is_there_although_it_is_killed(fresh_python):
