@@ -13,53 +13,19 @@
  *
  * Guarantees: runs no Python code, changes nothing, fails never. Equal definitions give equal numbers; unequal ones
  * give unequal numbers but for accident. What is opaque (a lock, an iterator, what an object of C keeps inside) counts
- * by its type. Cost: about 0.15 us for each method and 10 ns for each atom.
+ * by its type. For the order of a set's members the walk may ask objects what they are made of, and then tells apart what
+ * it can (shoal__order_digest). Cost: about 0.15 us for each method and 10 ns for each atom.
  */
-#include "class_digest.h"
+#include "class_walk.h"
 
 #include "code.h"
-#include "digest.h"
-#include "encoder.h"
-
-#include <structmember.h>
 
 /* Exported by every CPython that we build for; the headers of some keep it to themselves. */
 PyAPI_FUNC(int) _PySet_NextEntry(PyObject *set, Py_ssize_t *position, PyObject **key, Py_hash_t *hash);
 
-enum { DEPTH_MAX = 48, FIRST_SEEN = 32 };
-
-/* What was met on the way: of a container under way 1, of one that is done its digest. */
-struct seen {
-    PyObject *object; /* borrowed: nothing dies while no code runs */
-    uint64_t digest;
-};
-
-struct walk {
-    struct shoal_pickle_state *state;
-    int depth;
-    bool captured; /* inside of what a function captures */
-    struct seen *seen;
-    size_t seen_count, seen_mask;
-    struct seen first[FIRST_SEEN];
-};
-
-enum tag {
-    TAG_NONE = 1, TAG_BOOL, TAG_INT, TAG_FLOAT, TAG_COMPLEX, TAG_STR, TAG_BYTES, TAG_LIST, TAG_TUPLE, TAG_DICT, TAG_SET,
-    TAG_FUNCTION, TAG_CODE, TAG_CLASS, TAG_MODULE, TAG_WRAPPED, TAG_PROPERTY, TAG_METHOD, TAG_NAMED, TAG_INSTANCE,
-    TAG_BUFFER, TAG_SLOT, TAG_CYCLE, TAG_DEEP, TAG_CELL,
-};
-
-uint64_t shoal__text_digest(PyObject *text)
-{
-    if (!text || !PyUnicode_Check(text))
-        return TAG_NONE;
-    return digest_of_bytes(TAG_STR, PyUnicode_DATA(text),
-                           (size_t)PyUnicode_GET_LENGTH(text) * (size_t)PyUnicode_KIND(text));
-}
-
 /* ---- what was met ---- */
 
-static struct seen *seen_slot(struct walk *w, PyObject *object)
+static struct seen *shoal__seen_slot(struct walk *w, PyObject *object)
 {
     for (size_t i = (uintptr_t)object >> 4;; i++) {
         struct seen *slot = &w->seen[i & w->seen_mask];
@@ -69,7 +35,7 @@ static struct seen *seen_slot(struct walk *w, PyObject *object)
 }
 
 /* Without memory for more the table stays as it is, and the walk ends at DEPTH_MAX. */
-static bool make_room(struct walk *w)
+static bool shoal__seen_room(struct walk *w)
 {
     if (w->seen_count * 2 < w->seen_mask)
         return true;
@@ -82,52 +48,79 @@ static bool make_room(struct walk *w)
     w->seen_mask = old_count * 4 - 1;
     for (size_t i = 0; i < old_count; i++)
         if (old[i].object)
-            *seen_slot(w, old[i].object) = old[i];
+            *shoal__seen_slot(w, old[i].object) = old[i];
     if (old != w->first)
         PyMem_Free(old);
     return true;
 }
 
+PyObject *shoal__walk_keep(struct walk *w, PyObject *obj)
+{
+    if (obj && PyList_Append(w->kept, obj) == 0) {
+        Py_DECREF(obj);
+        return obj;
+    }
+    PyErr_Clear();
+    Py_XDECREF(obj);
+    return NULL;
+}
+
+/* ---- numbers for what runs no deeper ---- */
+
+uint64_t shoal__text_digest(PyObject *text)
+{
+    if (!text || !PyUnicode_Check(text))
+        return TAG_NONE;
+    return digest_of_bytes(TAG_STR, PyUnicode_DATA(text),
+                           (size_t)PyUnicode_GET_LENGTH(text) * (size_t)PyUnicode_KIND(text));
+}
+
 /* ---- parts ---- */
 
-static uint64_t walk(struct walk *w, PyObject *obj);
-
-static uint64_t walk_tuple(struct walk *w, uint64_t h, PyObject *tuple)
+uint64_t shoal__walk_tuple(struct walk *w, uint64_t h, PyObject *tuple)
 {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++)
-        h = mixed(h, walk(w, PyTuple_GET_ITEM(tuple, i)));
+        h = mixed(h, shoal__walk(w, PyTuple_GET_ITEM(tuple, i)));
     return finished(mixed(h, (uint64_t)PyTuple_GET_SIZE(tuple)));
 }
 
-static uint64_t walk_list(struct walk *w, uint64_t h, PyObject *list)
+uint64_t shoal__walk_list(struct walk *w, uint64_t h, PyObject *list)
 {
+    if (w->asking) {
+        PyObject *copy = shoal__walk_keep(w, PyList_AsTuple(list));
+        return copy ? shoal__walk_tuple(w, h, copy) : TAG_DEEP;
+    }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++)
-        h = mixed(h, walk(w, PyList_GET_ITEM(list, i)));
+        h = mixed(h, shoal__walk(w, PyList_GET_ITEM(list, i)));
     return finished(mixed(h, (uint64_t)PyList_GET_SIZE(list)));
 }
 
-static uint64_t walk_dict(struct walk *w, uint64_t h, PyObject *dict)
+uint64_t shoal__walk_dict(struct walk *w, uint64_t h, PyObject *dict)
 {
+    if (w->asking && !(dict = shoal__walk_keep(w, PyDict_Copy(dict))))
+        return TAG_DEEP;
     PyObject *key, *value;
     Py_ssize_t position = 0;
     uint64_t sum = 0;
     while (PyDict_Next(dict, &position, &key, &value))
-        sum += finished(mixed(walk(w, key), walk(w, value)));
+        sum += finished(mixed(shoal__walk(w, key), shoal__walk(w, value)));
     return finished(mixed(h, sum));
 }
 
-static uint64_t walk_set(struct walk *w, PyObject *set)
+uint64_t shoal__walk_set(struct walk *w, PyObject *set)
 {
+    if (w->asking && !(set = shoal__walk_keep(w, PyFrozenSet_New(set))))
+        return TAG_DEEP;
     PyObject *item;
     Py_hash_t hash;
     Py_ssize_t position = 0;
     uint64_t sum = 0;
     while (_PySet_NextEntry(set, &position, &item, &hash))
-        sum += finished(walk(w, item));
+        sum += finished(shoal__walk(w, item));
     return finished(mixed(TAG_SET, sum));
 }
 
-static uint64_t digest_of_int(PyObject *obj)
+uint64_t shoal__int_digest(PyObject *obj)
 {
     long small;
     if (shoal__long_is_small(obj, &small))
@@ -143,7 +136,7 @@ static uint64_t digest_of_doubles(uint64_t h, double a, double b)
 }
 
 /* Where a class is found: enough, since each class is known by itself. */
-static uint64_t digest_of_place(PyTypeObject *type)
+uint64_t shoal__place_digest(PyTypeObject *type)
 {
     uint64_t h = TAG_CLASS;
     if (!PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE))
@@ -158,7 +151,7 @@ static uint64_t walk_attribute(struct walk *w, PyObject *obj, PyObject *name)
         PyErr_Clear();
         return TAG_NONE;
     }
-    uint64_t h = walk(w, value);
+    uint64_t h = shoal__walk(w, value);
     Py_DECREF(value);
     return h;
 }
@@ -182,17 +175,19 @@ static uint64_t walk_captured(struct walk *w, PyFunctionObject *f, PyObject *nam
 {
     uint64_t sum = 0;
     bool before = w->captured;
+    if (w->asking && names)
+        names = shoal__walk_keep(w, Py_NewRef(names));
     w->captured = true;
     for (Py_ssize_t i = 0; f->func_closure && i < PyTuple_GET_SIZE(f->func_closure); i++) {
         PyObject *content = PyCell_GET(PyTuple_GET_ITEM(f->func_closure, i));
-        if (content && !PyType_Check(content))
-            sum += finished(mixed((uint64_t)i + TAG_CELL, walk(w, content)));
+        if (content && (w->asking || !PyType_Check(content)))
+            sum += finished(mixed((uint64_t)i + TAG_CELL, shoal__walk(w, content)));
     }
     for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names); i++) {
         PyObject *name = PyTuple_GET_ITEM(names, i);
         PyObject *value = PyDict_GetItem(f->func_globals, name); /* keys are str, nearly always: no code runs */
-        if (value && !PyType_Check(value))
-            sum += finished(mixed(shoal__text_digest(name), walk(w, value)));
+        if (value && (w->asking || !PyType_Check(value)))
+            sum += finished(mixed(shoal__text_digest(name), shoal__walk(w, value)));
     }
     w->captured = before;
     return sum;
@@ -202,11 +197,13 @@ static uint64_t walk_captured(struct walk *w, PyFunctionObject *f, PyObject *nam
 static uint64_t walk_annotations(struct walk *w, PyObject *annotations)
 {
     if (!annotations || !PyTuple_CheckExact(annotations))
-        return annotations ? walk(w, annotations) : TAG_NONE;
+        return annotations ? shoal__walk(w, annotations) : TAG_NONE;
+    if (w->asking && !(annotations = shoal__walk_keep(w, Py_NewRef(annotations))))
+        return TAG_DEEP;
     uint64_t sum = 0;
     for (Py_ssize_t i = 0; i + 1 < PyTuple_GET_SIZE(annotations); i += 2) {
-        uint64_t name = walk(w, PyTuple_GET_ITEM(annotations, i));
-        sum += finished(mixed(name, walk(w, PyTuple_GET_ITEM(annotations, i + 1))));
+        uint64_t name = shoal__walk(w, PyTuple_GET_ITEM(annotations, i));
+        sum += finished(mixed(name, shoal__walk(w, PyTuple_GET_ITEM(annotations, i + 1))));
     }
     return finished(mixed(TAG_DICT, sum));
 }
@@ -217,10 +214,10 @@ static uint64_t walk_function(struct walk *w, PyFunctionObject *f)
     PyObject *names = NULL;
     uint64_t h = digest_of_code(w, (PyObject *)code, &names);
     if (f->func_defaults)
-        h = mixed(h, walk(w, f->func_defaults));
+        h = mixed(h, shoal__walk(w, f->func_defaults));
     if (f->func_kwdefaults)
-        h = mixed(h, walk(w, f->func_kwdefaults));
-    if (w->captured)
+        h = mixed(h, shoal__walk(w, f->func_kwdefaults));
+    if (w->captured && !w->asking)
         return finished(h);
     if (f->func_name != code->co_name)
         h = mixed(h, shoal__text_digest(f->func_name));
@@ -230,76 +227,8 @@ static uint64_t walk_function(struct walk *w, PyFunctionObject *f)
     if (f->func_annotations)
         h = mixed(h, walk_annotations(w, f->func_annotations));
     if (f->func_dict && PyDict_GET_SIZE(f->func_dict) > 0)
-        h = mixed(h, walk_dict(w, TAG_DICT, f->func_dict));
+        h = mixed(h, shoal__walk_dict(w, TAG_DICT, f->func_dict));
     return finished(mixed(h, walk_captured(w, f, names)));
-}
-
-/* ---- instances ---- */
-
-static uint64_t walk_slots(struct walk *w, PyObject *obj)
-{
-    uint64_t sum = 0;
-    PyObject *mro = Py_TYPE(obj)->tp_mro;
-    for (Py_ssize_t i = 0; mro && i < PyTuple_GET_SIZE(mro); i++) {
-        PyTypeObject *base = (PyTypeObject *)PyTuple_GET_ITEM(mro, i);
-        PyObject *names = PyType_HasFeature(base, Py_TPFLAGS_HEAPTYPE) ? ((PyHeapTypeObject *)base)->ht_slots : NULL;
-        for (Py_ssize_t j = 0; names && j < PyTuple_GET_SIZE(names); j++) {
-            PyObject *described = _PyType_Lookup(base, PyTuple_GET_ITEM(names, j));
-            if (!described || !Py_IS_TYPE(described, &PyMemberDescr_Type))
-                continue;
-            PyObject *value = PyMember_GetOne((const char *)obj, ((PyMemberDescrObject *)described)->d_member);
-            if (value)
-                sum += finished(mixed((uint64_t)j + TAG_SLOT, walk(w, value)));
-            else
-                PyErr_Clear();
-            Py_XDECREF(value);
-        }
-    }
-    return sum;
-}
-
-static uint64_t digest_of_buffer(PyObject *obj)
-{
-    Py_buffer view;
-    if (PyObject_GetBuffer(obj, &view, PyBUF_SIMPLE) < 0) {
-        PyErr_Clear();
-        return TAG_BUFFER;
-    }
-    uint64_t h = digest_of_bytes(TAG_BUFFER, view.buf, (size_t)view.len);
-    PyBuffer_Release(&view);
-    return h;
-}
-
-static uint64_t walk_instance(struct walk *w, PyObject *obj)
-{
-    PyTypeObject *type = Py_TYPE(obj);
-    uint64_t h = mixed(TAG_INSTANCE, digest_of_place(type));
-    if (PyType_HasFeature(type, Py_TPFLAGS_LIST_SUBCLASS))
-        h = walk_list(w, h, obj);
-    else if (PyType_HasFeature(type, Py_TPFLAGS_TUPLE_SUBCLASS))
-        h = walk_tuple(w, h, obj);
-    else if (PyType_HasFeature(type, Py_TPFLAGS_DICT_SUBCLASS))
-        h = walk_dict(w, h, obj);
-    else if (PyAnySet_Check(obj))
-        h = mixed(h, walk_set(w, obj));
-    else if (PyType_HasFeature(type, Py_TPFLAGS_LONG_SUBCLASS))
-        h = mixed(h, digest_of_int(obj));
-    else if (PyType_HasFeature(type, Py_TPFLAGS_UNICODE_SUBCLASS))
-        h = mixed(h, shoal__text_digest(obj));
-    else if (type->tp_as_buffer && type->tp_as_buffer->bf_getbuffer && !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE))
-        h = mixed(h, digest_of_buffer(obj));
-    if (!PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE))
-        return finished(h);
-    PyObject *dict = type->tp_dictoffset ? PyObject_GenericGetDict(obj, NULL) : NULL;
-    if (!dict)
-        PyErr_Clear();
-    else if (PyDict_Check(dict) && PyDict_GET_SIZE(dict) > 0)
-        h = mixed(h, walk_dict(w, TAG_DICT, dict));
-    Py_XDECREF(dict);
-    /* What a dataclass keeps of its fields says nothing that its attributes and methods do not say. */
-    if (strcmp(type->tp_name, "Field") != 0 && strcmp(type->tp_name, "_DataclassParams") != 0)
-        h = mixed(h, walk_slots(w, obj));
-    return finished(h);
 }
 
 /* ---- the whole ---- */
@@ -310,7 +239,7 @@ static uint64_t digest_of_atom(PyObject *obj, PyTypeObject *type)
     if (type == &PyUnicode_Type)
         return shoal__text_digest(obj);
     if (type == &PyLong_Type)
-        return digest_of_int(obj);
+        return shoal__int_digest(obj);
     if (obj == Py_None)
         return TAG_NONE;
     if (type == &PyBool_Type)
@@ -322,7 +251,7 @@ static uint64_t digest_of_atom(PyObject *obj, PyTypeObject *type)
     if (type == &PyBytes_Type)
         return digest_of_bytes(TAG_BYTES, PyBytes_AS_STRING(obj), (size_t)PyBytes_GET_SIZE(obj));
     if (PyType_HasFeature(type, Py_TPFLAGS_TYPE_SUBCLASS))
-        return digest_of_place((PyTypeObject *)obj);
+        return shoal__place_digest((PyTypeObject *)obj);
     if (PyModule_Check(obj)) {
         PyObject *name = PyModule_GetNameObject(obj);
         uint64_t h = mixed(TAG_MODULE, shoal__text_digest(name));
@@ -338,44 +267,72 @@ static uint64_t digest_of_atom(PyObject *obj, PyTypeObject *type)
     return 0;
 }
 
+/* Where only the place would count of what another one may have the place of. */
+static uint64_t digest_of_named(struct walk *w, PyObject *obj)
+{
+    if (PyCFunction_Check(obj)) {
+        PyObject *self = PyCFunction_GET_SELF(obj);
+        uint64_t h = digest_of_text(TAG_NAMED, ((PyCFunctionObject *)obj)->m_ml->ml_name);
+        return self ? finished(mixed(h, shoal__walk(w, self))) : h;
+    }
+    uint64_t h = shoal__place_digest((PyTypeObject *)obj);
+    if (!PyType_HasFeature((PyTypeObject *)obj, Py_TPFLAGS_HEAPTYPE))
+        return h;
+    int importable = shoal__is_importable(w->asking, obj);
+    PyErr_Clear();
+    if (importable != 1)
+        return finished(mixed(h, shoal__class_digest(w->state, (PyTypeObject *)obj)));
+    PyObject *dict = shoal__class_dict((PyTypeObject *)obj);
+    h = finished(mixed(h, shoal__text_digest(PyDict_GetItem(dict, w->state->names.module))));
+    Py_DECREF(dict);
+    return h;
+}
+
+static bool is_named(PyObject *obj)
+{
+    return PyType_Check(obj) || Py_IS_TYPE(obj, &PyCFunction_Type);
+}
+
 static uint64_t walk_built_in(struct walk *w, PyObject *obj, PyTypeObject *type)
 {
     const struct shoal_state_classes *c = &w->state->classes;
+    if (w->asking && is_named(obj))
+        return digest_of_named(w, obj);
     if (type == &PyFunction_Type)
         return walk_function(w, (PyFunctionObject *)obj);
     if (type == &PyTuple_Type)
-        return walk_tuple(w, TAG_TUPLE, obj);
+        return shoal__walk_tuple(w, TAG_TUPLE, obj);
     if (type == &PyList_Type)
-        return walk_list(w, TAG_LIST, obj);
+        return shoal__walk_list(w, TAG_LIST, obj);
     if (type == &PyDict_Type)
-        return walk_dict(w, TAG_DICT, obj);
+        return shoal__walk_dict(w, TAG_DICT, obj);
     if (PyAnySet_CheckExact(obj))
-        return walk_set(w, obj);
+        return shoal__walk_set(w, obj);
     if (type == &PyCode_Type)
         return digest_of_code(w, obj, NULL);
     if (type == &PyClassMethod_Type || type == &PyStaticMethod_Type)
-        return finished(mixed(digest_of_place(type), walk_attribute(w, obj, c->func)));
+        return finished(mixed(shoal__place_digest(type), walk_attribute(w, obj, c->func)));
     if (type == &PyProperty_Type) {
         uint64_t h = mixed(TAG_PROPERTY, walk_attribute(w, obj, c->fget));
         h = mixed(h, walk_attribute(w, obj, c->fset));
         return finished(mixed(h, walk_attribute(w, obj, c->fdel)));
     }
     if (type == &PyMethod_Type)
-        return finished(mixed(mixed(TAG_METHOD, walk(w, PyMethod_GET_FUNCTION(obj))), walk(w, PyMethod_GET_SELF(obj))));
+        return finished(mixed(mixed(TAG_METHOD, shoal__walk(w, PyMethod_GET_FUNCTION(obj))), shoal__walk(w, PyMethod_GET_SELF(obj))));
     if (type == &PyCell_Type)
-        return PyCell_GET(obj) ? walk(w, PyCell_GET(obj)) : TAG_CELL;
-    return walk_instance(w, obj);
+        return PyCell_GET(obj) ? shoal__walk(w, PyCell_GET(obj)) : TAG_CELL;
+    return shoal__walk_instance(w, obj);
 }
 
-static uint64_t walk(struct walk *w, PyObject *obj)
+uint64_t shoal__walk(struct walk *w, PyObject *obj)
 {
     PyTypeObject *type = Py_TYPE(obj);
-    uint64_t h = digest_of_atom(obj, type);
+    uint64_t h = w->asking && is_named(obj) ? 0 : digest_of_atom(obj, type);
     if (h)
         return h;
-    if (w->depth >= DEPTH_MAX || !make_room(w))
+    if (w->depth >= DEPTH_MAX || !shoal__seen_room(w) || (w->asking && !shoal__walk_keep(w, Py_NewRef(obj))))
         return TAG_DEEP;
-    struct seen *slot = seen_slot(w, obj);
+    struct seen *slot = shoal__seen_slot(w, obj);
     bool keep = !PyTuple_CheckExact(obj) || w->depth > 2; /* most tuples are small and of atoms */
     if (slot->object)
         return slot->digest;
@@ -389,7 +346,7 @@ static uint64_t walk(struct walk *w, PyObject *obj)
     Py_DECREF(obj);
     w->depth--;
     if (keep)
-        seen_slot(w, obj)->digest = h;
+        shoal__seen_slot(w, obj)->digest = h;
     return h;
 }
 
@@ -398,6 +355,9 @@ static void walk_begin(struct walk *w, struct shoal_pickle_state *state)
     w->state = state;
     w->depth = 0;
     w->captured = false;
+    w->asking = NULL;
+    w->kept = NULL;
+    memset(w->error, 0, sizeof w->error);
     w->seen = w->first;
     w->seen_count = 0;
     w->seen_mask = FIRST_SEEN - 1;
@@ -414,9 +374,28 @@ uint64_t shoal__value_digest(struct shoal_pickle_state *state, PyObject *value)
 {
     struct walk w;
     walk_begin(&w, state);
-    uint64_t h = walk(&w, value);
+    uint64_t h = shoal__walk(&w, value);
     walk_end(&w);
     return h;
+}
+
+int shoal__order_digest(struct shoal_encoder *e, PyObject *value, uint64_t *ret_digest)
+{
+    struct walk w;
+    walk_begin(&w, e->state);
+    w.asking = e;
+    w.kept = PyList_New(0);
+    if (!w.kept)
+        return -1;
+    uint64_t h = shoal__walk(&w, value);
+    walk_end(&w);
+    Py_DECREF(w.kept);
+    if (w.error[0]) {
+        PyErr_Restore(w.error[0], w.error[1], w.error[2]);
+        return -1;
+    }
+    *ret_digest = h;
+    return 0;
 }
 
 PyObject *shoal__class_dict(PyTypeObject *class)
@@ -468,13 +447,13 @@ uint64_t shoal__class_digest(struct shoal_pickle_state *state, PyTypeObject *cla
         if (shoal__class_makes(names, class, key, value))
             continue;
         bool unordered = PyTuple_CheckExact(value) && is_name(key, state->classes.static_attributes);
-        sum += finished(mixed(walk(&w, key), unordered ? digest_of_names(value) : walk(&w, value)));
+        sum += finished(mixed(shoal__walk(&w, key), unordered ? digest_of_names(value) : shoal__walk(&w, value)));
     }
     Py_DECREF(dict);
-    uint64_t h = mixed(digest_of_place(class), digest_of_place(Py_TYPE(class)));
+    uint64_t h = mixed(shoal__place_digest(class), shoal__place_digest(Py_TYPE(class)));
     PyObject *bases = class->tp_bases;
     for (Py_ssize_t i = 0; bases && i < PyTuple_GET_SIZE(bases); i++)
-        h = mixed(h, digest_of_place((PyTypeObject *)PyTuple_GET_ITEM(bases, i)));
+        h = mixed(h, shoal__place_digest((PyTypeObject *)PyTuple_GET_ITEM(bases, i)));
     walk_end(&w);
     return finished(mixed(h, sum));
 }

@@ -135,12 +135,17 @@ static bool is_all_int(PyObject *list)
 
 struct member {
     uint64_t digest;
+    uint64_t place; /* in the memo: of two that are alike, the one that was written first */
     PyObject *object; /* the list's own reference */
 };
 
 static int compare_members(const void *a, const void *b)
 {
     uint64_t first = ((const struct member *)a)->digest, second = ((const struct member *)b)->digest;
+    if (first == second) {
+        first = ((const struct member *)a)->place;
+        second = ((const struct member *)b)->place;
+    }
     return (first > second) - (first < second);
 }
 
@@ -155,7 +160,11 @@ static int sort_by_digest(struct shoal_encoder *e, PyObject *list)
     }
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *object = PyList_GET_ITEM(list, i);
-        members[i] = (struct member){shoal__value_digest(e->state, object), object};
+        members[i] = (struct member){0, (uint64_t)shoal__find(e, object), object}; /* -1, not there, is the last */
+        if (shoal__order_digest(e, object, &members[i].digest) < 0) {
+            PyMem_Free(members);
+            return -1;
+        }
     }
     qsort(members, (size_t)n, sizeof *members, compare_members);
     for (Py_ssize_t i = 0; i < n; i++)
