@@ -196,6 +196,7 @@ struct engine {
     uint64_t failed_starts; /* in a row, without a worker that came up, by their own doing */
     uint64_t killed_starts; /* the same, but killed by others */
     int64_t killed_since_ns, start_after_ns;
+    PyObject *ended; /* dict: pid -> exit code of workers that are gone, or None; or NULL */
     struct arrival setup_error; /* of the initializer, not decoded yet; kind NONE if there is none */
     uint64_t submitted, completed, lost, restarts;
     /* worker's side */
@@ -263,6 +264,7 @@ bool engine_may_start(struct engine *engine);      /* now; else deaths_pending i
 
 /* recover.c */
 void engine_close_process(struct worker *worker); /* what we have to watch it with */
+PyObject *engine_exit_code(struct engine *engine, PyObject *pid);
 void engine_bury_dead(struct engine *engine); /* look at every worker's pidfd, recover, replace */
 /* Now and then, with work in flight: is the table that workers can write sound, does nobody sleep who should not? */
 #define LOOK_CLOSER_NS INT64_C(1000000000)

@@ -301,6 +301,7 @@ void engine_dealloc(struct engine *engine)
     Py_CLEAR(engine->start);
     Py_CLEAR(engine->task_error);
     Py_CLEAR(engine->inherited);
+    Py_CLEAR(engine->ended);
     Py_XDECREF(engine->inheritance.also);
     Py_CLEAR(engine->broken);
     Py_CLEAR(engine->terminated);

@@ -19,6 +19,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <shoal/killpoint.h>
@@ -190,6 +191,46 @@ static void take_setup_error(struct engine *engine)
     Py_DECREF(error);
 }
 
+/* ---- how those ended that are gone ---- */
+
+/* For exit_code(): the last so many. What cannot be kept for lack of memory is not known. */
+static void note_end(struct engine *engine, pid_t pid, const struct shoal_peer_exit *end)
+{
+    if (engine->ended == NULL)
+        engine->ended = PyDict_New();
+    PyObject *number = PyLong_FromLong(pid);
+    PyObject *code = end->known ? PyLong_FromLong(end->signal ? -end->signal : end->exit_code) : Py_NewRef(Py_None);
+    if (engine->ended != NULL && PyDict_GET_SIZE(engine->ended) >= (Py_ssize_t)(4 * engine->worker_count + 64))
+        PyDict_Clear(engine->ended);
+    if (engine->ended != NULL && number != NULL && code != NULL)
+        PyDict_SetItem(engine->ended, number, code);
+    PyErr_Clear();
+    Py_XDECREF(number);
+    Py_XDECREF(code);
+}
+
+PyObject *engine_exit_code(struct engine *engine, PyObject *pid)
+{
+    if (!PyLong_CheckExact(pid)) {
+        PyErr_SetString(PyExc_TypeError, "exit_code() takes a pid");
+        return NULL;
+    }
+    PyObject *code = engine->ended == NULL ? NULL : PyDict_GetItemWithError(engine->ended, pid); /* borrowed */
+    if (code == NULL && engine->epoch == engine->state->fork_epoch && !engine->dead) {
+        engine_drain(engine);
+        while (engine->burying && !engine_buries_here(engine)) { /* another thread may be at this very worker */
+            Py_BEGIN_ALLOW_THREADS
+            struct timespec pause = {.tv_nsec = 50000};
+            nanosleep(&pause, NULL);
+            Py_END_ALLOW_THREADS
+        }
+        engine_bury_dead(engine);
+        engine_after_drain(engine);
+        code = engine->ended == NULL ? NULL : PyDict_GetItemWithError(engine->ended, pid); /* borrowed */
+    }
+    return Py_NewRef(code == NULL ? Py_None : code);
+}
+
 /* Is a worker that has died to be replaced? */
 static bool needs_workers(struct engine *engine)
 {
@@ -224,6 +265,7 @@ static void recover_worker(struct engine *engine, unsigned index, const struct s
     shoal_arena_forget(engine->home->arena, engine->first_holder + index);
     shoal_ring_reset(worker->results);
     shoal_ring_reset(worker->orders);
+    note_end(engine, pid, end);
     if (!worker->ready)
         engine_start_failed(engine, end);
     bool clean = worker->leaving || worker->stopped;

@@ -84,6 +84,10 @@ static int watch(struct engine *engine, unsigned index, PyObject *started)
     if (!parsed)
         return -1;
     worker->status_fd = status_fd;
+    PyObject *number = PyLong_FromLong(pid);
+    if (number == NULL || (engine->ended != NULL && PyDict_DelItem(engine->ended, number) < 0)) /* of an earlier one */
+        PyErr_Clear();
+    Py_XDECREF(number);
     int error = shoal_peer_open((pid_t)pid, &worker->peer);
     if (error == 0)
         return 0;

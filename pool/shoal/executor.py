@@ -220,7 +220,8 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
     def _processes(self) -> dict[int, PoolWorker]:
         if self._lifetime is None:
             return {}
-        return {pid: PoolWorker(index, pid) for index, pid in enumerate(self._lifetime.engine.pids()) if pid}
+        engine = self._lifetime.engine
+        return {pid: PoolWorker(engine, index, pid) for index, pid in enumerate(engine.pids()) if pid}
 
     @property
     def _broken(self) -> BaseException | bool:

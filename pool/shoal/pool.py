@@ -125,9 +125,8 @@ class IMapUnorderedIterator(IMapIterator):
 class PoolWorker:
     """What `Pool._pool` lists: a worker process as others look at it."""
 
-    exitcode: int | None = None  # the pool itself collects it: WorkerLost tells
-
-    def __init__(self, index: int, pid: int) -> None:
+    def __init__(self, engine: _ext.Engine, index: int, pid: int) -> None:
+        self._engine = engine
         self.name = f"ShoalWorker-{index + 1}"
         self.pid = self.ident = pid or None  # None: it is being replaced
         self.daemon = False
@@ -142,6 +141,11 @@ class PoolWorker:
             os.close(other)
         weakref.finalize(self, os.close, descriptor)
         return descriptor
+
+    @property
+    def exitcode(self) -> int | None:
+        """What the process ended with, or minus the signal; None while it runs, or if somebody else collected it."""
+        return None if self.pid is None or self.is_alive() else self._engine.exit_code(self.pid)
 
     def is_alive(self) -> bool:
         """Return whether the process runs."""
@@ -407,7 +411,7 @@ class Pool(multiprocessing.pool.Pool):
 
     @property
     def _pool(self) -> list[PoolWorker]:
-        return [PoolWorker(index, pid) for index, pid in enumerate(self._engine.pids())]
+        return [PoolWorker(self._engine, index, pid) for index, pid in enumerate(self._engine.pids())]
 
     def __repr__(self) -> str:
         cls = type(self)

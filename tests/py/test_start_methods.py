@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import shoal
-from tasks import add, fail_on_three, kill_self, square, works
+from tasks import TIMEOUT, add, fail_on_three, kill_self, square, works
 
 METHODS = ["fork", "spawn", "forkserver"]
 DOORBELLS = ["uring", "uring-eventfd", "semaphore"]
@@ -77,6 +77,24 @@ def test_a_killed_worker_costs_its_own_task_alone(pool):
     with pytest.raises(shoal.WorkerLost) as caught:
         pool.apply(os._exit, (3,))
     assert caught.value.exit_code == 3
+    assert works(pool)
+
+
+@pytest.mark.parametrize(("end", "code"), [((os._exit, (3,)), 3), ((kill_self, ()), -signal.SIGKILL)])
+def test_a_worker_that_others_look_at_says_how_it_ended(pool, end, code):
+    workers = pool._pool
+    assert [worker.exitcode for worker in workers] == [None, None]
+    assert all(worker.is_alive() for worker in workers)
+    with pytest.raises(shoal.WorkerLost) as caught:
+        pool.apply(*end)
+    (dead,) = [worker for worker in workers if worker.pid == caught.value.pid]
+    dead.join(TIMEOUT)
+    assert (dead.is_alive(), dead.exitcode) == (False, code)
+    (other,) = [worker for worker in workers if worker is not dead]
+    assert other.exitcode is None
+    other.kill()  # nobody has looked at the pool since
+    other.join(TIMEOUT)
+    assert other.exitcode == -signal.SIGKILL
     assert works(pool)
 
 
@@ -165,6 +183,17 @@ class TestEachMethod:
         pool.terminate()
         with pytest.raises(shoal.PoolTerminated):
             result.get()
+
+    def test_workers_of_a_pool_that_has_ended_say_how_they_ended(self, method):
+        with shoal.Pool(2, context=method) as pool:
+            assert works(pool)
+            killed = pool._pool
+        with shoal.ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method)) as executor:
+            assert executor.submit(square, 3).result() == 9
+            stopped = list(executor._processes.values())
+        for worker in killed + stopped:
+            worker.join(TIMEOUT)
+        assert [worker.exitcode for worker in killed + stopped] == [-signal.SIGKILL] * 2 + [0] * 2
 
     def test_dropping_a_pool_leaves_nothing(self, method, leakcheck):
         pool = shoal.Pool(1, context=method)
