@@ -7,6 +7,8 @@ locks are not among them, nor are those that Python sets anew in a child (import
 streams). About the rest nothing can be done but not to fork: hence a warning, once, that names the threads and the way
 out.
 
+The main thread is another one, too, where a thread makes a pool. That it only waits says nothing about what it holds.
+
 Threads that a library has for itself (a pool of OpenBLAS, of an allocator) are not warned of: their libraries take care
 of forks, and nearly every process has some. CUDA's are.
 """
@@ -60,7 +62,7 @@ def warn_before_fork() -> None:
 def python_warning_only_if_true() -> Iterator[None]:
     """Keep Python's own warning about a fork with threads (from 3.12 on) quiet where they are the engine's own.
 
-    Those hold no lock across a fork; anybody else's may, and then the warning is true.
+    Those hold no lock of Shoal's across a fork; anybody else's may hold what it likes, and then the warning is true.
     """
     if sys.version_info >= (3, 12) and _only_our_threads():
         with _filters, warnings.catch_warnings():
