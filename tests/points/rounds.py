@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""rounds.py free|costly|parent PLACE...: let a worker die at each of these places, and print what is not as it should
-be. test_kill_points.py says what that is."""
+"""rounds.py METHOD free|costly|parent ARRIVALS PLACE...: let a worker, started in this way, die at each place, at the
+first so many arrivals there, and print what is not as it should be. test_kill_points.py says what that is."""
 
 import gc
+import multiprocessing
 import os
 import pathlib
 import sys
 import tempfile
+from multiprocessing import forkserver, resource_tracker
 
 import numpy
 
@@ -57,13 +59,20 @@ def used():
         pool.terminate()
 
 
-def attempt(place, when, may_lose):
+def stop_helpers():
+    """Those of multiprocessing. A forkserver has the environment of its start, with the place asked for then."""
+    forkserver._forkserver._stop()
+    resource_tracker._resource_tracker._stop()
+
+
+def attempt(method, place, when, may_lose):
+    stop_helpers()
     handle, name = tempfile.mkstemp()
     os.close(handle)
     log = pathlib.Path(name)
     os.environ.update(SHOAL_KILL_AT=place, SHOAL_KILL_WHEN=str(when), SHOAL_KILL_LOG=name)
     lost = 0
-    with shoal.Pool(2, maxtasksperchild=15 if place.startswith("bye") else None) as pool:
+    with shoal.Pool(2, maxtasksperchild=15 if place.startswith("bye") else None, context=method) as pool:
         for _ in range(ROUNDS_MAX):
             lost += one_round(pool, dies=place.startswith("bury"))
             if log.stat().st_size >= when:
@@ -77,13 +86,15 @@ def attempt(place, when, may_lose):
         print("lost", lost, "at", place, when)
 
 
-def main(kind, *places):
+def main(method, kind, arrivals, *places):
+    multiprocessing.set_forkserver_preload(["work"])
     os.environ.update(SHOAL_KILL_SPARE=str(os.getpid()), SHOAL_KILL_AT="")
     used()
     before = used()
     for place in places:
-        for when in (1, 2):
-            attempt(place, when, may_lose=0 if kind == "free" else 1)
+        for when in range(1, int(arrivals) + 1):
+            attempt(method, place, when, may_lose=0 if kind == "free" else 1)
+    stop_helpers()
     after = used()
     if before != after:
         print("left over:", before, after)

@@ -12,6 +12,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -56,39 +57,67 @@ PARENT_PLACES = [
 ]
 
 
+# With workers that were started anew, which share the protocols but not how they got to them: one place of each kind,
+# over each kind of doorbell once. SHOAL_POINTS=all tries everything with everything, for some minutes; SHOAL_POINTS=few
+# is for interpreters that are tried besides.
+ALL = os.environ.get("SHOAL_POINTS") == "all"
+FEW = os.environ.get("SHOAL_POINTS") == "few"
+STARTED = [("spawn", "uring-eventfd"), ("forkserver", "uring"), ("forkserver", "semaphore")]
+FORKED = DOORBELLS[:1] if FEW else DOORBELLS
+if ALL:
+    STARTED = [(method, doorbell) for method in ("spawn", "forkserver") for doorbell in DOORBELLS]
+
+
 def start(script, *arguments, **settings):
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", str(HERE / script), *arguments],
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        timeout=max(120, float(os.environ.get("SHOAL_TEST_TIMEOUT", 0))),
-        check=False,
-    )
+    with tempfile.NamedTemporaryFile() as ran:
+        done = subprocess.run(
+            [sys.executable, "-X", "faulthandler", str(HERE / script), *arguments],
+            env={**os.environ, **settings, "SHOAL_TEST_RAN": ran.name},
+            capture_output=True,
+            text=True,
+            timeout=max(600 if ALL else 120, float(os.environ.get("SHOAL_TEST_TIMEOUT", 0))),
+            check=False,
+        )
     assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout
 
 
-def run(doorbell, kind, places):
-    assert start("rounds.py", kind, *places, SHOAL_DOORBELL=doorbell) == "done\n"
+def run(doorbell, kind, places, method="fork", arrivals=2):
+    assert start("rounds.py", method, kind, str(arrivals), *places, SHOAL_DOORBELL=doorbell) == "done\n"
 
 
-@pytest.mark.parametrize("doorbell", DOORBELLS)
+@pytest.mark.parametrize("doorbell", FORKED)
 @pytest.mark.parametrize("half", [0, 1])
 def test_a_death_before_user_code_runs_costs_nothing(doorbell, half):
     run(doorbell, "free", FREE_PLACES[half::2])
 
 
-@pytest.mark.parametrize("doorbell", DOORBELLS)
+@pytest.mark.parametrize("doorbell", FORKED)
 @pytest.mark.parametrize("half", [0, 1])
 def test_a_death_in_a_task_or_its_answer_costs_that_item_at_most(doorbell, half):
     run(doorbell, "costly", COSTLY_PLACES[half::2])
 
 
-@pytest.mark.parametrize("doorbell", DOORBELLS)
+@pytest.mark.parametrize("doorbell", FORKED)
 def test_a_death_while_the_parent_reads_or_buries_costs_one_item_at_most(doorbell):
     run(doorbell, "parent", PARENT_PLACES)
 
 
+@pytest.mark.parametrize(("method", "doorbell"), STARTED[:2] if FEW else STARTED)
+@pytest.mark.parametrize(
+    ("kind", "places", "some"),
+    [("free", FREE_PLACES, FREE_PLACES[:2]), ("costly", COSTLY_PLACES, COSTLY_PLACES[-2:-1])]
+    + [("parent", PARENT_PLACES, PARENT_PLACES[-1:])],
+    ids=["free", "costly", "parent"],
+)
+def test_workers_that_were_not_forked_die_alike(method, doorbell, kind, places, some):
+    run(doorbell, kind, places if ALL else some, method, 2 if ALL else 1)
+
+
 def test_ctrl_c_just_when_another_thread_has_found_the_memory_leaves_no_block():
     assert start("interrupted.py", SHOAL_ARENA_LIMIT="8M") == "arrivals 1\nsame\n"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_pool_whose_workers_are_all_killed_while_they_start_gives_up(method):
+    assert start("in_vain.py", method) == "True True\n"
