@@ -334,6 +334,9 @@ static int submission_publish(struct submission *submission, struct owner *owner
         heap = PyMem_RawMalloc(ready->stream_bytes);
         if (heap != NULL)
             memcpy(heap, out->sink.start, ready->stream_bytes);
+    } else if (small) { /* it was made with room to grow; there may be many that wait */
+        uint8_t *cut = PyMem_RawRealloc(heap, ready->stream_bytes);
+        heap = cut != NULL ? cut : heap;
     }
     if ((in_ring && heap == NULL) || queue_pending(engine, ready, heap) < 0) {
         PyMem_RawFree(heap);
