@@ -141,11 +141,19 @@ static PyObject *get_text(enum tag tag, const uint8_t **cursor, const uint8_t *e
     return PyUnicode_DecodeLatin1((const char *)at, (Py_ssize_t)length, NULL); /* ASCII, if nobody has damaged it */
 }
 
-static PyObject *get_number(enum tag tag, const uint8_t **cursor, const uint8_t *end)
+/* How many bytes a value of fixed length has behind its tag; SIZE_MAX: it is of another kind. */
+static inline size_t fixed_bytes(enum tag tag)
 {
-    static const uint8_t widths[] = {1, 2, 4, 8, 8}; /* INT8 to FLOAT */
+    static const uint8_t bytes[] = {[TAG_INT8] = 1, [TAG_INT16] = 2, [TAG_INT32] = 4, [TAG_INT64] = 8, [TAG_FLOAT] = 8};
+    return tag >= TAG_NONE && tag <= TAG_FLOAT ? bytes[tag] : SIZE_MAX;
+}
+
+static inline PyObject *get_atom(enum tag tag, const uint8_t **cursor, const uint8_t *end)
+{
     const uint8_t *at = *cursor;
-    size_t width = widths[tag - TAG_INT8];
+    size_t width = fixed_bytes(tag);
+    if (width == SIZE_MAX)
+        return tag == TAG_STR || tag == TAG_BYTES ? get_text(tag, cursor, end) : NULL;
     if ((size_t)(end - at) < width)
         return NULL;
     *cursor = at + width;
@@ -160,21 +168,15 @@ static PyObject *get_number(enum tag tag, const uint8_t **cursor, const uint8_t 
         return PyLong_FromLong((int32_t)get_bytes(at, 4));
     case TAG_INT64:
         return PyLong_FromLongLong((int64_t)get_bytes(at, 8));
-    default:
+    case TAG_FLOAT:
         bits = get_bytes(at, 8);
         memcpy(&real, &bits, sizeof real);
         return PyFloat_FromDouble(real);
+    case TAG_NONE:
+        return Py_NewRef(Py_None);
+    default:
+        return PyBool_FromLong(tag == TAG_TRUE);
     }
-}
-
-static inline PyObject *get_atom(enum tag tag, const uint8_t **cursor, const uint8_t *end)
-{
-    if (tag >= TAG_INT8 && tag <= TAG_FLOAT)
-        return get_number(tag, cursor, end);
-    if (tag == TAG_STR || tag == TAG_BYTES)
-        return get_text(tag, cursor, end);
-    PyObject *constant = tag == TAG_NONE ? Py_None : tag == TAG_TRUE ? Py_True : tag == TAG_FALSE ? Py_False : NULL;
-    return Py_XNewRef(constant);
 }
 
 /* The tuple's elements are read before it is made: making it may run user code. */
@@ -215,17 +217,9 @@ PyObject *plain_read(const uint8_t **cursor, const uint8_t *end)
 
 static const uint8_t *skip_atom(enum tag tag, const uint8_t *at, const uint8_t *end)
 {
-    size_t bytes;
-    if (tag >= TAG_NONE && tag <= TAG_TRUE)
-        bytes = 0;
-    else if (tag >= TAG_INT8 && tag <= TAG_INT64)
-        bytes = (size_t)1 << (tag - TAG_INT8);
-    else if (tag == TAG_FLOAT)
-        bytes = 8;
-    else if ((tag == TAG_STR || tag == TAG_BYTES) && at < end)
+    size_t bytes = fixed_bytes(tag);
+    if ((tag == TAG_STR || tag == TAG_BYTES) && at < end)
         bytes = *at++;
-    else
-        return NULL;
     return (size_t)(end - at) < bytes ? NULL : at + bytes;
 }
 

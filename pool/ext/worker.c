@@ -121,10 +121,8 @@ static void abandon(struct engine *engine)
  * A task forked, and its child has come back out of the task: it must not answer in the worker's place. It ends as a
  * forked child does that reaches the end of its program.
  */
-static void leave_if_forked(struct engine *engine)
+static void leave_as_child(void)
 {
-    if (engine->state->serving == engine)
-        return;
     int code = 0;
     if (PyErr_ExceptionMatches(PyExc_SystemExit)) {
         PyObject *exit = owner_fetch_exception();
@@ -146,11 +144,15 @@ static void leave_if_forked(struct engine *engine)
 }
 
 /* Steals both. */
-static void answer(struct engine *engine, uint32_t item, bool last, PyObject *result, PyObject *arguments)
+static inline void answer(struct engine *engine, uint32_t item, bool last, PyObject *result, PyObject *arguments)
 {
-    leave_if_forked(engine);
+    if (engine->state->serving != engine)
+        leave_as_child();
     SHOAL_KILL_POINT("task: called");
-    if (result == NULL) {
+    if (result != NULL && !last && result_add(engine, item, result)) {
+        Py_DECREF(result);
+        Py_DECREF(arguments);
+    } else if (result == NULL) {
         result_send_error(engine, item, last, "call", arguments);
     } else if (result_send(engine, RECORD_VALUE, item, last, result, arguments) < 0) {
         result_send_error(engine, item, last, "result", NULL);

@@ -64,6 +64,8 @@ uint32_t input_end(struct engine *engine, uint64_t adopted, uint64_t *ret_kept);
  */
 int result_send(struct engine *engine, enum record_kind kind, uint32_t item, bool last, PyObject *object,
                 PyObject *arguments);
+/* Hand in a result in the middle of a batch, if it is plain. False: nothing was done. */
+bool result_add(struct engine *engine, uint32_t item, PyObject *object);
 /* Hand in the exception that is set. Always succeeds, or ends the process. */
 void result_send_error(struct engine *engine, uint32_t item, bool last, const char *stage, PyObject *arguments);
 /* The initializer raised: the exception that is set. */

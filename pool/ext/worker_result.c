@@ -227,8 +227,7 @@ static void run_end(struct engine *engine)
     run->count = 0;
 }
 
-/* False: the result is not plain. */
-static bool run_add(struct engine *engine, uint32_t item, PyObject *object)
+bool result_add(struct engine *engine, uint32_t item, PyObject *object)
 {
     struct result_run *run = &engine->side->run;
     if (run->record == NULL)
@@ -249,11 +248,6 @@ int result_send(struct engine *engine, enum record_kind kind, uint32_t item, boo
                 PyObject *arguments)
 {
     struct worker_side *side = engine->side;
-    if (!last && kind == RECORD_VALUE && run_add(engine, item, object)) {
-        Py_DECREF(object);
-        Py_XDECREF(arguments);
-        return 0;
-    }
     run_end(engine);
     uint64_t room;
     uint8_t *place = ring_reserve(engine, sizeof(struct record) + 256, &room);
