@@ -6,6 +6,7 @@
  * stack is empty, and (from memory) so is the memo.
  */
 #include "decoder.h"
+#include "number.h"
 
 enum {
     INDEX_LIMIT_MIN = 256, /* the memo indices and the tuples to walk that any stream may have, however short */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "encoder.h"
+#include "number.h"
 
 #include <stdarg.h>
 #include <stdio.h>

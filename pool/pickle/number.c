@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* number.c - whole streams that hold one number, None or a bool: see pickle.h. */
-#include "pickle.h"
+/* number.c - whole streams that hold one number, None or a bool: see number.h. */
+#include "number.h"
 
 #include "opcodes.h"
 

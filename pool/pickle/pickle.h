@@ -108,17 +108,4 @@ PyObject *shoal_code_globals(struct shoal_pickle_state *state, PyObject *code);
 PyObject *shoal_decode(struct shoal_decoder *decoder, const uint8_t *data, size_t length, shoal_buffer_giver give,
                        void *give_context, size_t *ret_used);
 
-/*
- * Whole streams that hold one number (an int of 64 bits, a float), None or a bool, without an encoder or decoder: the
- * items of a map over numbers are such, a million of them, and resetting memo and stack for each took most of their
- * time. The bytes are those of shoal_encode, which begins with this.
- *
- * shoal_encode_number: the stream's length, 0 if the object is none of these. stream: SHOAL_NUMBER_BYTES_MAX bytes.
- * shoal_decode_number: new reference, or NULL without an exception if data does not begin with exactly such a stream.
- */
-#define SHOAL_NUMBER_BYTES_MAX 13 /* PROTO 5, opcode, length, eight bytes, STOP */
-
-size_t shoal_encode_number(PyObject *object, uint8_t *stream);
-PyObject *shoal_decode_number(const uint8_t *data, size_t length, size_t *ret_used);
-
 #endif
