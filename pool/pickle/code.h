@@ -93,7 +93,6 @@ PyObject *shoal__code_read(struct shoal_pickle_state *state, PyObject *bytes, Py
 /* Likewise, and kept, so that reading it again is a lookup. */
 PyObject *shoal__code_from_bytes(struct shoal_pickle_state *state, PyObject *bytes);
 void shoal__known_codes_clear(struct shoal_pickle_state *state);
-void shoal__code_names_clear(struct shoal_pickle_state *state);
 
 /* The interpreter's recursion limit was met at this depth of code: `error` says so instead, if the code is deep. */
 void shoal__code_is_deep(PyObject *error, int depth);

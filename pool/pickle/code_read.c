@@ -80,14 +80,14 @@ static PyObject *read_label(struct code_reader *r, uint64_t size, bool ascii)
 {
     if (!ascii || size > (size_t)(r->end - r->at))
         return read_characters(r, size, ascii);
-    PyObject *str = shoal__code_known_name(r->state, r->at, size);
+    PyObject *str = shoal__kept_name(r->state, r->at, size);
     if (str) {
         r->at += size;
         return str;
     }
     str = read_characters(r, size, true);
     if (str)
-        shoal__code_keep_name(r->state, str);
+        shoal__keep_name(r->state, str);
     return str;
 }
 
@@ -109,7 +109,7 @@ static PyObject *read_name(struct code_reader *r)
         return NULL;
     if (!PyUnicode_CHECK_INTERNED(name)) { /* before anybody else does it, and puts another object in its place */
         PyUnicode_InternInPlace(&name);
-        shoal__code_keep_name(r->state, name);
+        shoal__keep_name(r->state, name);
     }
     if (r->known_count < SHOAL_KNOWN_NAMES)
         r->known[r->known_count++] = Py_NewRef(name);

@@ -23,8 +23,4 @@ PyObject *shoal__code_read_text(struct code_reader *r);
 /* outer: what it is nested in, or NULL */
 PyObject *shoal__code_read_object(struct code_reader *r, PyCodeObject *outer);
 
-/* code_names.c: a str of these ASCII characters that was kept, interned or not. New reference, or NULL: none. */
-PyObject *shoal__code_known_name(struct shoal_pickle_state *state, const uint8_t *text, size_t size);
-void shoal__code_keep_name(struct shoal_pickle_state *state, PyObject *name); /* if it is ASCII and not too long */
-
 #endif

@@ -101,14 +101,26 @@ static PyObject *find_in_module(struct shoal_decoder *decoder, PyObject *module_
     return obj;
 }
 
+/* The str that had the same characters before, or this one, which is kept for the next time. New reference. */
+static PyObject *as_kept(struct shoal_pickle_state *state, PyObject *name)
+{
+    if (!PyUnicode_CheckExact(name) || !PyUnicode_IS_COMPACT_ASCII(name))
+        return Py_NewRef(name);
+    PyObject *kept = shoal__kept_name(state, PyUnicode_DATA(name), (size_t)PyUnicode_GET_LENGTH(name));
+    if (kept != NULL)
+        return kept;
+    shoal__keep_name(state, name);
+    return Py_NewRef(name);
+}
+
 PyObject *shoal__find_global(struct shoal_decoder *decoder, PyObject *module, PyObject *name)
 {
     if (PySys_Audit("pickle.find_class", "OO", module, name) < 0)
         return NULL;
     if (decoder->protocol < 3 && decoder->fix_imports && translate(decoder, &module, &name) < 0)
         return NULL;
-    Py_INCREF(module);
-    Py_INCREF(name);
+    module = as_kept(decoder->state, module);
+    name = as_kept(decoder->state, name);
     PyObject *obj = find_in_module(decoder, module, name);
     Py_DECREF(module);
     Py_DECREF(name);

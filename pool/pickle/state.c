@@ -233,7 +233,7 @@ int shoal_pickle_state_clear(struct shoal_pickle_state *state)
     clear_section(&state->classes, sizeof state->classes);
     clear_section(&state->dataclasses, sizeof state->dataclasses);
     shoal__known_codes_clear(state);
-    shoal__code_names_clear(state);
+    shoal__kept_names_clear(state);
     clear_section(&state->reader, sizeof state->reader);
     clear_section(&state->writer, sizeof state->writer);
     clear_section(&state->names, sizeof state->names);

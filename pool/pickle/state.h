@@ -245,7 +245,7 @@ struct shoal_known_code {
 
 enum { SHOAL_KNOWN_CODES = 1024 };
 
-/* Names out of code objects, one for each place (code_names.c). */
+/* Names that streams are full of, one for each place of a table (kept_names.c). */
 enum { SHOAL_KEPT_NAMES = 1024, SHOAL_KEPT_NAME_SIZE = 48 };
 
 /* The unpickler's own section. */
@@ -292,6 +292,11 @@ int shoal_pickle__add_functions(PyObject *module, PyMethodDef *methods);
  * with the interpreter. New reference; NULL, perhaps without an exception.
  */
 PyObject *shoal_pickle__get_module(const struct shoal_pickle_state *state, PyObject *name);
+
+/* A str of these ASCII characters that was kept, interned or not. New reference, or NULL: none. */
+PyObject *shoal__kept_name(const struct shoal_pickle_state *state, const uint8_t *text, size_t size);
+void shoal__keep_name(struct shoal_pickle_state *state, PyObject *name); /* if it is ASCII and not too long */
+void shoal__kept_names_clear(struct shoal_pickle_state *state);
 
 /* Import `attribute` of `module`: new reference or NULL. */
 PyObject *shoal_pickle__import(const char *module, const char *attribute);

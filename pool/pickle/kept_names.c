@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * code_names.c - names that were read before.
+ * kept_names.c - names that were read before.
  *
  * A code object names its variables, attributes and globals, and Python wants each name interned: a str is made, hashed,
  * looked up in the table of all, and dropped. That was nearly half of the time of reading code, and most names in a
  * program are used again and again. So the last one for each place in a small table is kept, by its characters.
+ *
+ * Names of modules and of what is found in them come from there, too: they have been hashed, and the interpreter's cache
+ * of attributes knows names by their address.
  */
-#include "code_reader.h"
+#include "state.h"
+
+#include <string.h>
 
 /* From the size, the first eight characters and the last eight. */
 static size_t place_of(const uint8_t *text, size_t size)
@@ -31,7 +36,7 @@ static bool is_name(PyObject *str, const uint8_t *text, size_t size)
     return str && (size_t)PyUnicode_GET_LENGTH(str) == size && memcmp(PyUnicode_DATA(str), text, size) == 0;
 }
 
-PyObject *shoal__code_known_name(struct shoal_pickle_state *state, const uint8_t *text, size_t size)
+PyObject *shoal__kept_name(const struct shoal_pickle_state *state, const uint8_t *text, size_t size)
 {
     if (size == 0 || size > SHOAL_KEPT_NAME_SIZE)
         return NULL;
@@ -39,7 +44,7 @@ PyObject *shoal__code_known_name(struct shoal_pickle_state *state, const uint8_t
     return is_name(kept, text, size) ? Py_NewRef(kept) : NULL;
 }
 
-void shoal__code_keep_name(struct shoal_pickle_state *state, PyObject *name)
+void shoal__keep_name(struct shoal_pickle_state *state, PyObject *name)
 {
     if (!PyUnicode_IS_COMPACT_ASCII(name))
         return;
@@ -52,7 +57,7 @@ void shoal__code_keep_name(struct shoal_pickle_state *state, PyObject *name)
     Py_XDECREF(old);
 }
 
-void shoal__code_names_clear(struct shoal_pickle_state *state)
+void shoal__kept_names_clear(struct shoal_pickle_state *state)
 {
     for (size_t i = 0; i < SHOAL_KEPT_NAMES; i++)
         Py_CLEAR(state->kept_names[i]);
