@@ -47,8 +47,9 @@ struct view {
 struct shoal_shadow {
     struct shoal_region *region;
     uint8_t *whole; /* NULL: cannot be had */
-    struct view *views; /* that are out, of `whole`, by address */
-    size_t view_count, view_capacity;
+    struct view *views; /* that are out, of `whole`, by address; in `room`, which has space before and behind them */
+    struct view *room;
+    size_t view_count, room_count;
     unsigned own_count; /* views with a mapping of their own */
 };
 
@@ -71,7 +72,7 @@ void shoal_shadow_free(struct shoal_shadow *shadow)
         return;
     if (shadow->whole)
         shoal__sys_munmap(shadow->whole, (size_t)shadow->region->size_bytes);
-    free(shadow->views);
+    free(shadow->room);
     free(shadow);
 }
 
@@ -91,21 +92,50 @@ static size_t find_view(const struct shoal_shadow *shadow, const uint8_t *addres
     return low;
 }
 
+/* A task may have tens of thousands of views, taken and given back in the order of their addresses, or against it: so
+ * what moves is the shorter side, which then is none. */
+static int open_gap(struct shoal_shadow *shadow, size_t index)
+{
+    size_t count = shadow->view_count, before = (size_t)(shadow->views - shadow->room);
+    bool downwards = index < count - index;
+    if (downwards ? before == 0 : before + count == shadow->room_count) {
+        size_t room_count = 4 * count + 16;
+        struct view *room = malloc(room_count * sizeof(*room));
+        if (!room)
+            return -ENOMEM;
+        if (count > 0)
+            memcpy(room + room_count / 2 - count / 2, shadow->views, count * sizeof(*room));
+        free(shadow->room);
+        shadow->room = room;
+        shadow->room_count = room_count;
+        shadow->views = room + room_count / 2 - count / 2;
+    }
+    struct view *views = shadow->views;
+    if (downwards)
+        memmove(--shadow->views, views, index * sizeof(*views));
+    else
+        memmove(views + index + 1, views + index, (count - index) * sizeof(*views));
+    shadow->view_count++;
+    return 0;
+}
+
+static void close_gap(struct shoal_shadow *shadow, size_t index)
+{
+    struct view *views = shadow->views;
+    size_t behind = --shadow->view_count - index;
+    if (index < behind)
+        memmove(++shadow->views, views, index * sizeof(*views));
+    else
+        memmove(views + index, views + index + 1, behind * sizeof(*views));
+}
+
 static int insert_view(struct shoal_shadow *shadow, size_t index, uint8_t *first, uint8_t *end)
 {
-    if (shadow->view_count == shadow->view_capacity) {
-        size_t capacity = shadow->view_capacity ? 2 * shadow->view_capacity : 16;
-        struct view *moved = realloc(shadow->views, capacity * sizeof(*moved));
-        if (!moved)
-            return -ENOMEM;
-        shadow->views = moved;
-        shadow->view_capacity = capacity;
-    }
-    struct view *view = &shadow->views[index];
-    memmove(view + 1, view, (shadow->view_count - index) * sizeof(*view));
-    *view = (struct view){.first = first, .end = end, .taken_ns = shoal__sys_monotonic_ns(),
-                          .faults = shoal__sys_page_faults(), .pid = shoal__sys_getpid()};
-    shadow->view_count++;
+    int status = open_gap(shadow, index);
+    if (status < 0)
+        return status;
+    shadow->views[index] = (struct view){.first = first, .end = end, .taken_ns = shoal__sys_monotonic_ns(),
+                                         .faults = shoal__sys_page_faults(), .pid = shoal__sys_getpid()};
     return 0;
 }
 
@@ -193,8 +223,7 @@ void shoal_shadow_give(struct shoal_shadow *shadow, void *address, uint64_t leng
     struct view *view = &shadow->views[index];
     if (!is_clean_in_time(view))
         shoal__sys_madvise(first, (size_t)bytes, MADV_DONTNEED);
-    shadow->view_count--;
-    memmove(view, view + 1, (shadow->view_count - index) * sizeof(*view));
+    close_gap(shadow, index);
 }
 
 bool shoal_shadow_may_contain(const struct shoal_shadow *shadow, const void *address)
