@@ -8,9 +8,16 @@
 
 static const char *const modes[] = {"copy", "readonly", "open"}; /* enum block_mode */
 
+/* Once it has its place, which never changes. */
 static void block_link(struct block *self)
 {
     struct module_state *state = self->state;
+    self->by_address.start = (uint64_t)(uintptr_t)self->address;
+    self->by_address.end = self->by_address.start + self->size_bytes;
+    interval_add(&state->blocks_by_address, &self->by_address);
+    self->by_offset.start = self->offset;
+    self->by_offset.end = self->offset + 1;
+    interval_add(&state->blocks_by_offset, &self->by_offset);
     self->next = state->blocks;
     self->previous_next = &state->blocks;
     if (state->blocks != NULL)
@@ -26,6 +33,8 @@ static void block_unlink(struct block *self)
     if (self->next != NULL)
         self->next->previous_next = self->previous_next;
     self->previous_next = NULL;
+    interval_remove(&self->state->blocks_by_address, &self->by_address);
+    interval_remove(&self->state->blocks_by_offset, &self->by_offset);
 }
 
 static struct block *block_alloc(struct module_state *state, PyTypeObject *type)
@@ -37,7 +46,6 @@ static struct block *block_alloc(struct module_state *state, PyTypeObject *type)
     self->state = state;
     self->module = Py_NewRef(PyType_GetModule(state->block_type));
     self->epoch = state->fork_epoch;
-    block_link(self);
     return self;
 }
 
@@ -57,6 +65,7 @@ PyObject *block_adopt(struct module_state *state, struct home *home, uint64_t of
     self->size_bytes = size_bytes;
     self->address = address;
     self->kind = kind;
+    block_link(self);
     return (PyObject *)self;
 }
 
@@ -70,6 +79,7 @@ PyObject *block_map(struct module_state *state, uint8_t *address, uint64_t offse
     self->size_bytes = size_bytes;
     self->address = address;
     self->kind = kind;
+    block_link(self);
     return (PyObject *)self;
 }
 
@@ -101,6 +111,7 @@ PyObject *block_private(struct module_state *state, struct home *home, uint64_t 
         self->address = shadow_take(home, start, size_bytes);
     if (self->address != NULL) {
         self->shadowed = home_retain(home);
+        block_link(self);
         return (PyObject *)self;
     }
     self->address = self->heap = PyMem_RawMalloc(size_bytes);
@@ -109,6 +120,7 @@ PyObject *block_private(struct module_state *state, struct home *home, uint64_t 
         return PyErr_NoMemory();
     }
     memcpy(self->heap, source, size_bytes);
+    block_link(self);
     return (PyObject *)self;
 }
 
@@ -206,12 +218,27 @@ static PyObject *block_get_size(struct block *self, void *Py_UNUSED(closure))
 
 struct block *block_containing(struct module_state *state, const void *address, uint64_t size_bytes)
 {
-    const uint8_t *first = address;
-    for (struct block *block = state->blocks; block != NULL; block = block->next) {
-        if (first >= block->address && first + size_bytes <= block->address + block->size_bytes)
-            return block;
-    }
-    return NULL;
+    uint64_t start = (uint64_t)(uintptr_t)address;
+    struct interval *found = interval_containing(state->blocks_by_address, start, start + size_bytes);
+    return found == NULL ? NULL : (struct block *)((char *)found - offsetof(struct block, by_address));
+}
+
+struct visit {
+    void (*visit)(struct block *block, void *arg);
+    void *arg;
+};
+
+static void visit_block(struct interval *node, void *arg)
+{
+    const struct visit *visit = arg;
+    visit->visit((struct block *)((char *)node - offsetof(struct block, by_offset)), visit->arg);
+}
+
+void blocks_of_offset(struct module_state *state, uint64_t offset, void (*visit)(struct block *block, void *arg),
+                      void *arg)
+{
+    struct visit all = {.visit = visit, .arg = arg};
+    interval_each_at(state->blocks_by_offset, offset, visit_block, &all);
 }
 
 void block_freeze_exporter(struct module_state *state, PyObject *exporter)

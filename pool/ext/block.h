@@ -13,6 +13,7 @@
 #define SHOAL_EXT_BLOCK_H
 
 #include "home.h"
+#include "intervals.h"
 
 enum block_kind {
     BLOCK_USER,      /* shoal.empty / array / share: travels as a handle */
@@ -34,6 +35,7 @@ struct block {
     PyObject *module; /* keeps the state alive */
     struct home *home; /* owner's side: whose arena it is in; NULL in a worker */
     struct block *next, **previous_next;
+    struct interval by_address, by_offset; /* in the state's trees: bytes of memory; the arena block */
     uint64_t offset;     /* of the arena block */
     uint64_t size_bytes; /* as asked for */
     uint64_t start;      /* what lies at `address`, as a place in the region; `offset` unless private */
@@ -46,6 +48,7 @@ struct block {
     bool frozen;
     bool writable_here; /* in a worker: its pages are, in the mapping of the region */
     bool private_here;  /* in a child: its pages are mapped privately, in place */
+    bool of_task; /* in a worker: one of the blocks of the task at hand */
     bool kept; /* in a worker: the parent knows that we hold it, and wants to hear when we do not */
 };
 
@@ -70,6 +73,10 @@ PyObject *view_new(struct block *block, uint64_t offset_in_block, uint64_t size_
 
 /* The live Block of this process and epoch that contains [address, address + size), borrowed, or NULL. */
 struct block *block_containing(struct module_state *state, const void *address, uint64_t size_bytes);
+
+/* Calls visit for each live Block of the arena block at `offset`. */
+void blocks_of_offset(struct module_state *state, uint64_t offset, void (*visit)(struct block *block, void *arg),
+                      void *arg);
 
 /* Make the array (or other exporter) that owns a writable buffer, and its bases, read-only where they can be. */
 void block_freeze_exporter(struct module_state *state, PyObject *exporter);

@@ -201,10 +201,8 @@ static int hold_shared(struct engine *engine, unsigned index, const struct block
         memcpy(&entry, data + at, sizeof entry);
         if (entry.kind != BUFFER_SHARED)
             continue;
-        bool known = shoal_arena_holds(engine->home->arena, entry.block_offset, engine->first_holder + index) == 1;
-        for (size_t i = 0; i < of_task->count && !known; i++)
-            known = of_task->offsets[i] == entry.block_offset;
-        if (!known)
+        if (shoal_arena_holds(engine->home->arena, entry.block_offset, engine->first_holder + index) != 1 &&
+            !block_list_has(of_task, entry.block_offset))
             return -EBADMSG;
         if (arrival->shared.offsets == NULL)
             arrival->shared.offsets = PyMem_RawMalloc(arrival->buffer_count * sizeof(uint64_t));
@@ -213,6 +211,7 @@ static int hold_shared(struct engine *engine, unsigned index, const struct block
         if (shoal_arena_retain(engine->home->arena, entry.block_offset) == 0)
             arrival->shared.offsets[arrival->shared.count++] = entry.block_offset;
     }
+    block_list_sort(&arrival->shared);
     return 0;
 }
 
@@ -223,10 +222,7 @@ static int note_kept(struct engine *engine, unsigned index, const struct entry *
     for (uint32_t i = 0; i < count; i++) {
         uint64_t offset;
         memcpy(&offset, offsets + i * sizeof offset, sizeof offset);
-        bool known = offset == entry->block;
-        for (size_t k = 0; k < entry->shared.count && !known; k++)
-            known = entry->shared.offsets[k] == offset;
-        if (!known)
+        if (offset != entry->block && !block_list_has(&entry->shared, offset))
             return -EBADMSG;
         shoal_arena_hold(engine->home->arena, offset, engine->first_holder + index);
     }
@@ -264,6 +260,16 @@ static int take_run(struct engine *engine, unsigned index, const struct record *
     entry->result_bytes += payload_bytes;
     engine->completed += record->run_items;
     return 0;
+}
+
+/* Those that there is no room for in the record of the task's end. */
+static int take_kept(struct engine *engine, unsigned index, const struct record *record, const uint8_t *payload,
+                     uint64_t payload_bytes)
+{
+    const struct entry *entry = entry_of(engine, index, record);
+    if (entry == NULL || (uint64_t)record->kept_count * 8 > payload_bytes)
+        return -EBADMSG;
+    return note_kept(engine, index, entry, payload, record->kept_count);
 }
 
 /* What a worker that has died had noted of a run and not published. */
@@ -371,6 +377,8 @@ static int take_record(struct engine *engine, unsigned index, const uint8_t *byt
         return take_result(engine, index, &record, bytes + sizeof record, size - sizeof record);
     case RECORD_RUN:
         return take_run(engine, index, &record, bytes + sizeof record, size - sizeof record);
+    case RECORD_KEPT:
+        return take_kept(engine, index, &record, bytes + sizeof record, size - sizeof record);
     case RECORD_HELLO:
         worker->ready = true;
         engine_start_succeeded(engine);

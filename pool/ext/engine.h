@@ -46,6 +46,7 @@ enum record_kind {
     RECORD_SETUP_ERROR, /* the initializer failed; same payload; the worker ends */
     RECORD_LEASE,       /* wants block_bytes of memory */
     RECORD_RELEASE,     /* no view of block_offset is left here */
+    RECORD_KEPT,        /* more blocks that the worker still holds, before the task's last result */
     RECORD_BYE,         /* has served its number of tasks and ends */
 };
 

@@ -22,6 +22,7 @@ struct module_state {
     struct shoal_pickle_state *pickle;
     struct home *home;         /* this process's region and arena; NULL until first use, and again in a forked child */
     struct block *blocks;      /* every Block object alive in this process, linked: what a fork must know */
+    struct interval *blocks_by_address, *blocks_by_offset;
     struct engine *engines;    /* every Engine of this process, linked */
     struct engine *serving;    /* in a worker: the engine that it serves, else NULL */
     struct foreign *foreign;   /* children that others forked, and the blocks that they may look at */

@@ -2,10 +2,29 @@
 /* owner.c - arrivals and how they are unpickled; watches. See owner.h. */
 #include "owner.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "engine.h"
+
+static int compare_offsets(const void *a, const void *b)
+{
+    uint64_t first = *(const uint64_t *)a, second = *(const uint64_t *)b;
+    return (first > second) - (first < second);
+}
+
+void block_list_sort(struct block_list *list)
+{
+    if (list->count > 1)
+        qsort(list->offsets, list->count, sizeof list->offsets[0], compare_offsets);
+}
+
+bool block_list_has(const struct block_list *list, uint64_t offset)
+{
+    return list->count > 0 &&
+           bsearch(&offset, list->offsets, list->count, sizeof list->offsets[0], compare_offsets) != NULL;
+}
 
 uint8_t *arrival_allocate(struct engine *engine, struct arrival *arrival, size_t size)
 {
@@ -70,16 +89,6 @@ static struct block *giver_block(struct giver *giver, uint64_t *count, struct bl
     return *block;
 }
 
-/* Is it one of the blocks that the task was given, and that the arrival holds? */
-static bool arrival_holds(const struct arrival *arrival, uint64_t offset)
-{
-    for (size_t i = 0; i < arrival->shared.count; i++) {
-        if (arrival->shared.offsets[i] == offset)
-            return true;
-    }
-    return false;
-}
-
 /*
  * A user block that came back as a handle, or a part of it: a new reference to what its mode says. The user's own
  * array of it may be gone by now.
@@ -89,7 +98,7 @@ static struct block *giver_shared(struct giver *giver, const struct buffer_entry
     struct home *home = giver->engine->home;
     struct module_state *state = giver->engine->state;
     uint64_t offset, size;
-    if (!arrival_holds(giver->arrival, entry->block_offset) ||
+    if (!block_list_has(&giver->arrival->shared, entry->block_offset) ||
         shoal_arena_find(home->arena, entry->offset, entry->size_bytes, &offset, &size) < 0 ||
         offset != entry->block_offset) {
         raise_damaged(NULL, "a handle to an array that the task did not have");

@@ -19,11 +19,14 @@ enum arrival_kind {
 
 #define ARRIVAL_INLINE_BYTES 64
 
-/* References on blocks of user arrays: of a task in flight, or of a result that may refer to them. */
+/* References on blocks of user arrays: of a task in flight, or of a result that may refer to them. In order. */
 struct block_list {
     uint64_t *offsets;
     size_t count;
 };
+
+void block_list_sort(struct block_list *list);
+bool block_list_has(const struct block_list *list, uint64_t offset);
 
 struct arrival {
     enum arrival_kind kind;

@@ -46,6 +46,7 @@ static int block_list_from(struct engine *engine, const struct outgoing *out, st
         if (shoal_arena_retain(engine->home->arena, out->taken[i].block->offset) == 0)
             ret_list->offsets[ret_list->count++] = out->taken[i].block->offset;
     }
+    block_list_sort(ret_list);
     return 0;
 }
 

@@ -61,6 +61,7 @@ static int remember(struct worker_side *side, struct block *block)
         side->block_capacity = capacity;
     }
     side->blocks[side->block_count++] = (struct block *)Py_NewRef((PyObject *)block);
+    block->of_task = true;
     return 0;
 }
 
@@ -91,11 +92,10 @@ static struct block *block_in_place(struct engine *engine, const struct buffer_e
         raise_damaged(NULL, "a buffer lies outside of the region");
         return NULL;
     }
-    for (size_t i = 0; i < side->block_count; i++) {
-        struct block *known = side->blocks[i];
-        if (known->kind == BLOCK_BORROWED && known->offset == entry->block_offset && known->size_bytes >= size)
-            return known;
-    }
+    struct block *known = block_containing(engine->state, address, size);
+    if (known != NULL && known->kind == BLOCK_BORROWED && known->offset == entry->block_offset &&
+        (known->of_task || known->kept))
+        return known;
     struct block *block = keep(side, block_map(engine->state, address, entry->block_offset, size, BLOCK_BORROWED));
     if (block == NULL)
         return NULL;
@@ -278,6 +278,7 @@ uint32_t input_end(struct engine *engine, uint64_t adopted, uint64_t *ret_kept)
             block->kept = true;
             unrelease(side, block->offset);
         }
+        block->of_task = false;
         Py_DECREF(block);
     }
     side->block_count = 0;
@@ -285,16 +286,16 @@ uint32_t input_end(struct engine *engine, uint64_t adopted, uint64_t *ret_kept)
     return kept;
 }
 
-/* What another live Block of this arena block needs: that we hold it (kept), that it is writable here. */
-static void needs_of_others(const struct block *block, bool *ret_kept, bool *ret_writable)
+/* What the other live Blocks of an arena block need: that we hold it, that it is writable here. */
+struct needs {
+    bool kept, writable;
+};
+
+static void add_needs(struct block *block, void *arg)
 {
-    *ret_kept = *ret_writable = false;
-    for (const struct block *other = block->state->blocks; other != NULL; other = other->next) {
-        if (other == block || other->offset != block->offset || other->heap != NULL)
-            continue;
-        *ret_kept |= other->kept;
-        *ret_writable |= other->writable_here;
-    }
+    struct needs *needs = arg;
+    needs->kept |= block->heap == NULL && block->kept;
+    needs->writable |= block->heap == NULL && block->writable_here;
 }
 
 /* A Block has died in this worker: the parent is told with the next record, if it believes that we hold it. */
@@ -303,13 +304,13 @@ void worker_block_gone(struct engine *engine, struct block *block)
     struct worker_side *side = engine->side;
     if (side == NULL || !(block->kept || block->writable_here || block->private_here))
         return;
-    bool others_keep, others_write;
-    needs_of_others(block, &others_keep, &others_write);
+    struct needs others = {0}; /* this one is in no list any more */
+    blocks_of_offset(block->state, block->offset, add_needs, &others);
     if (block->private_here)
         shoal_region_share(block->home->region, block->offset, block_pages(block), false);
-    if (block->writable_here && !others_write)
+    if (block->writable_here && !others.writable)
         shoal_region_protect(engine->home->region, block->offset, block_pages(block), false);
-    if (!block->kept || others_keep)
+    if (!block->kept || others.kept)
         return;
     if (side->release_count == side->release_capacity) {
         size_t capacity = side->release_capacity ? 2 * side->release_capacity : 64;

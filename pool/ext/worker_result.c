@@ -21,6 +21,11 @@
 #include "worker.h"
 
 #define RESULT_IN_RING_MAX (RESULT_RING_BYTES / 4)
+#define KEPT_IN_RECORD_MAX 1024u
+/* engine_drain_worker rings when it has freed a quarter: who waits for more than the rest would not hear of less. */
+_Static_assert(sizeof(struct record) + RESULT_IN_RING_MAX + KEPT_IN_RECORD_MAX * sizeof(uint64_t) +
+                   2 * PLAIN_BYTES_MAX < RESULT_RING_BYTES / 4 * 3,
+               "whatever a worker waits for");
 #define RUN_BYTES_MAX (RESULT_RING_BYTES / 16) /* the parent unpacks one while we write the next */
 
 /* ---- room in the ring ---- */
@@ -154,6 +159,42 @@ static void drop_shared(struct outgoing *out)
         Py_CLEAR(out->taken[i].block);
 }
 
+/* Memory that there is no way to do without: the parent says that this worker was lost. */
+static void *allocate(uint64_t bytes)
+{
+    void *memory = PyMem_RawMalloc(bytes);
+    if (memory == NULL)
+        _exit(1);
+    return memory;
+}
+
+/*
+ * A task may have been given more blocks than a record, or the ring, has room for. Then those that are still held are
+ * told in records of their own before the result. Its stream, which lies after the tail, makes way meanwhile.
+ */
+static void send_kept_before(struct engine *engine, struct record *result, const uint64_t *kept, uint8_t *stream,
+                             uint64_t stream_bytes)
+{
+    uint8_t *aside = allocate(stream_bytes);
+    memcpy(aside, stream, stream_bytes);
+    for (uint32_t at = 0; at < result->kept_count; at += KEPT_IN_RECORD_MAX) {
+        uint32_t left = result->kept_count - at;
+        struct record record = *result;
+        record.kind = RECORD_KEPT;
+        record.kept_count = left < KEPT_IN_RECORD_MAX ? left : KEPT_IN_RECORD_MAX;
+        uint64_t bytes = record.kept_count * sizeof *kept, room;
+        uint8_t *place = ring_reserve(engine, sizeof record + bytes, &room);
+        memcpy(place, &record, sizeof record);
+        memcpy(place + sizeof record, kept + at, bytes);
+        SHOAL_KILL_POINT("kept: to be published");
+        ring_publish(engine, sizeof record + bytes, room, SHOAL_AWAKE);
+    }
+    result->kept_count = 0;
+    uint64_t room;
+    memcpy(ring_reserve(engine, sizeof *result + stream_bytes, &room) + sizeof *result, aside, stream_bytes);
+    PyMem_RawFree(aside);
+}
+
 static void send(struct engine *engine, struct outgoing *out, struct record *record, bool last, uint64_t stream_bytes,
                  uint8_t *block, uint64_t block_bytes)
 {
@@ -175,23 +216,23 @@ static void send(struct engine *engine, struct outgoing *out, struct record *rec
         record->flags |= RECORD_IN_BLOCK;
         inline_bytes = 0;
     }
-    uint64_t kept_offset = sizeof *record + inline_bytes, room;
-    uint64_t kept_max = last ? side->block_count * sizeof(uint64_t) : 0;
-    uint8_t *place = ring_reserve(engine, kept_offset + kept_max, &room);
+    uint64_t few[32], *kept = few, kept_offset = sizeof *record + inline_bytes, room;
     if (last) {
-        uint64_t few[32];
-        uint64_t *kept = side->block_count <= 32 ? few : PyMem_RawMalloc(kept_max);
-        if (kept == NULL)
-            _exit(1); /* the parent says that this worker was lost */
+        if (side->block_count > sizeof few / sizeof few[0])
+            kept = allocate(side->block_count * sizeof *kept);
         record->kept_count = input_end(engine, record->adopted, kept);
-        memcpy(place + kept_offset, kept, record->kept_count * sizeof *kept);
-        if (kept != few)
-            PyMem_RawFree(kept);
+        if (record->kept_count > KEPT_IN_RECORD_MAX)
+            send_kept_before(engine, record, kept, out->sink.start, inline_bytes);
     }
+    uint64_t kept_bytes = record->kept_count * sizeof *kept;
+    uint8_t *place = ring_reserve(engine, kept_offset + kept_bytes, &room);
+    memcpy(place + kept_offset, kept, kept_bytes);
+    if (kept != few)
+        PyMem_RawFree(kept);
     memcpy(place, record, sizeof *record);
     if (last)
         shoal_taskqueue_returning(engine->queue, side->index);
-    ring_publish(engine, kept_offset + record->kept_count * sizeof(uint64_t), room, last ? SHOAL_URGENT : SHOAL_AWAKE);
+    ring_publish(engine, kept_offset + kept_bytes, room, last ? SHOAL_URGENT : SHOAL_AWAKE);
 }
 
 /* ---- a run of results: plain values in the middle of a batch, one record ---- */
@@ -253,7 +294,8 @@ int result_send(struct engine *engine, enum record_kind kind, uint32_t item, boo
     uint8_t *place = ring_reserve(engine, sizeof(struct record) + 256, &room);
     if (room > RESULT_IN_RING_MAX)
         room = RESULT_IN_RING_MAX;
-    uint64_t reserve = sizeof(struct record) + side->block_count * sizeof(uint64_t);
+    uint64_t kept_max = side->block_count < KEPT_IN_RECORD_MAX ? side->block_count : KEPT_IN_RECORD_MAX;
+    uint64_t reserve = sizeof(struct record) + kept_max * sizeof(uint64_t);
     struct outgoing out;
     bool fits = room > reserve + 64;
     outgoing_begin(&out, engine->state, engine->home, fits ? place + sizeof(struct record) : NULL,
