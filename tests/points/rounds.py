@@ -13,7 +13,7 @@ from multiprocessing import forkserver, resource_tracker
 import numpy
 
 import shoal
-from work import TASKS, call, die, item, ran
+from work import TASKS, call, die, item, keep_all, ran
 
 CALLS = range(30)
 ITEMS = range(30, TASKS)
@@ -32,14 +32,16 @@ def outcomes_of(gets):
     return outcomes
 
 
-def one_round(pool, dies):
+def one_round(pool, dies, many=()):
     """Give the pool all kinds of work; how much of it was lost, besides the task that kills its worker on purpose."""
     ran[:] = bytes(TASKS)
     calls = [pool.apply_async(call, (n, PAYLOADS[n])) for n in CALLS]
     items = pool.imap(item, ITEMS, chunksize=4)
+    keeping = [pool.apply_async(keep_all, (many,)) for _ in range(2) if many]
     death = [pool.apply_async(die)] if dies else []
     outcomes = outcomes_of([result.get for result in calls] + [items.next for _ in ITEMS])
     assert outcomes_of([result.get for result in death]) == [None] * len(death)
+    lost = outcomes_of([result.get for result in keeping]).count(None)
     for n, outcome in enumerate(outcomes):
         assert ran[n] <= 1, f"task {n} ran {ran[n]} times"
         assert outcome is None or ran[n] == 1, f"task {n} has a value and did not run"
@@ -47,7 +49,7 @@ def one_round(pool, dies):
             wanted = PAYLOADS[n] if n in CALLS else b"y" * (200_000 if n % 7 == 0 else n)
             assert outcome[0] == n and bytes(outcome[1]) == bytes(wanted)
     pool._engine.verify()
-    return outcomes.count(None)
+    return outcomes.count(None) + lost
 
 
 def used():
@@ -71,10 +73,13 @@ def attempt(method, place, when, may_lose):
     os.close(handle)
     log = pathlib.Path(name)
     os.environ.update(SHOAL_KILL_AT=place, SHOAL_KILL_WHEN=str(when), SHOAL_KILL_LOG=name)
+    many = []
+    if place.startswith("kept"):  # more blocks than a record has room for
+        many = [shoal.share(numpy.zeros(64, numpy.uint8), readonly=True) for _ in range(2500)]
     lost = 0
     with shoal.Pool(2, maxtasksperchild=15 if place.startswith("bye") else None, context=method) as pool:
         for _ in range(ROUNDS_MAX):
-            lost += one_round(pool, dies=place.startswith("bury"))
+            lost += one_round(pool, place.startswith("bury"), many)
             if log.stat().st_size >= when:
                 break
         else:

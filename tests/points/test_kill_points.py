@@ -42,6 +42,7 @@ COSTLY_PLACES = [
     "lease: asked for",
     "lease: granted",
     "result: written",
+    "kept: to be published",
     "returning: to be said",
     "commit: written",
     "commit: published",

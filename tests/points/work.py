@@ -26,6 +26,11 @@ def call(n, payload):
     return n, payload
 
 
+def keep_all(arrays):
+    kept[:] = arrays
+    return len(arrays)
+
+
 def item(n):
     ran[n] += 1
     return n, b"y" * (200_000 if n % 7 == 0 else n)
