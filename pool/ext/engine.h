@@ -175,7 +175,7 @@ struct engine {
     size_t trash_count, trash_capacity;
     struct owner *finished; /* done and watched: callbacks to run, linked */
     struct owner **finished_end;
-    uint32_t watched;
+    uint32_t watched; /* owners whose callbacks are to run soon */
     /* wait.c, progress.c */
     struct waiting *waiting; /* threads that wait while another one drains */
     bool someone_drains;

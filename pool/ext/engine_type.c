@@ -35,8 +35,8 @@ static PyObject *engine_submit(struct engine *engine, PyObject *const *args, Py_
     if (call == NULL)
         return NULL;
     item->owner.engine = (struct engine *)Py_NewRef((PyObject *)engine);
-    if (item->owner.watches != NULL)
-        engine->watched++;
+    item->owner.urgent = item->owner.watches != NULL;
+    engine->watched += item->owner.urgent;
     int error = engine_submit_call(engine, &item->owner, call);
     Py_DECREF(call);
     if (error < 0)

@@ -353,7 +353,12 @@ static PyObject *group_stop_method(struct shoal_group *self, PyObject *error)
 
 static PyObject *group_watch(struct shoal_group *self, PyObject *callback)
 {
-    return owner_watch(&self->owner, callback);
+    return owner_watch(&self->owner, callback, true);
+}
+
+static PyObject *group_watch_lazily(struct shoal_group *self, PyObject *callback)
+{
+    return owner_watch(&self->owner, callback, false);
 }
 
 static PyObject *group_get_total(struct shoal_group *self, void *Py_UNUSED(closure))
@@ -405,6 +410,8 @@ static void group_dealloc(struct shoal_group *self)
     PyMem_Free(self->values);
     if (self->fed)
         sem_destroy(&self->room);
+    if (self->owner.urgent) /* its callbacks have not run: it was dropped before it was done */
+        self->owner.engine->watched--;
     Py_CLEAR(self->owner.engine);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
@@ -440,6 +447,9 @@ static PyMethodDef group_methods[] = {
      PyDoc_STR("_stop($self, error, /)\n--\n\nStop pulling; if there was more, `error` is the last outcome.")},
     {"watch", (PyCFunction)group_watch, METH_O,
      PyDoc_STR("watch($self, callback, /)\n--\n\nCall callback(self) once when done; False if it is done already.")},
+    {"watch_lazily", (PyCFunction)group_watch_lazily, METH_O,
+     PyDoc_STR("watch_lazily($self, callback, /)\n--\n\n"
+               "The same, for a callback that nobody waits for: no thread wakes to run it.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -203,7 +203,7 @@ static PyObject *item_wait_method(struct item *self, PyObject *const *args, Py_s
 
 static PyObject *item_watch(struct item *self, PyObject *callback)
 {
-    return owner_watch(&self->owner, callback);
+    return owner_watch(&self->owner, callback, true);
 }
 
 static PyObject *item_settle(struct item *self, PyObject *args)
@@ -251,6 +251,8 @@ static void item_dealloc(struct item *self)
     item_clear(self);
     if (self->owner.engine != NULL)
         arrival_clear(self->owner.engine, &self->arrival);
+    if (self->owner.urgent) /* its callbacks have not run: it was dropped before it was done */
+        self->owner.engine->watched--;
     Py_CLEAR(self->owner.engine);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);

@@ -266,12 +266,13 @@ void owner_run_watches(struct owner *owner)
         Py_XDECREF(result);
         Py_DECREF(callback);
     }
-    if (owner->engine != NULL && owner->engine->watched > 0)
+    if (owner->urgent)
         owner->engine->watched--;
+    owner->urgent = false;
     Py_DECREF(watches);
 }
 
-PyObject *owner_watch(struct owner *owner, PyObject *callback)
+PyObject *owner_watch(struct owner *owner, PyObject *callback, bool urgently)
 {
     if (owner->engine != NULL) {
         engine_drain(owner->engine);
@@ -283,13 +284,15 @@ PyObject *owner_watch(struct owner *owner, PyObject *callback)
         owner->watches = PyList_New(0);
         if (owner->watches == NULL)
             return NULL;
-        if (owner->engine != NULL)
-            owner->engine->watched++;
     }
     if (PyList_Append(owner->watches, callback) < 0)
         return NULL;
-    if (owner->engine != NULL)
-        progress_attend(owner->engine);
+    if (owner->engine == NULL || !urgently)
+        Py_RETURN_TRUE;
+    if (!owner->urgent)
+        owner->engine->watched++;
+    owner->urgent = true;
+    progress_attend(owner->engine);
     Py_RETURN_TRUE;
 }
 

@@ -53,6 +53,7 @@ struct owner {
     enum owner_kind kind;
     bool done;
     bool queued;            /* in the engine's list of finished owners */
+    bool urgent;            /* watched urgently: one of engine.watched */
     bool decoding;          /* a thread unpickles: user code runs, so others wait for it */
     unsigned long decoder;  /* which */
 };
@@ -62,7 +63,8 @@ void owner_deliver(struct owner *owner, struct arrival *arrival);
 
 /* Run and drop the watches. User code. */
 void owner_run_watches(struct owner *owner);
-PyObject *owner_watch(struct owner *owner, PyObject *callback);
+/* urgently: the callback is to run soon, so that the progress thread wakes for each result while nobody waits. */
+PyObject *owner_watch(struct owner *owner, PyObject *callback, bool urgently);
 
 /* Memory of its own for a stream of `size` bytes, counted as unread until arrival_free_bytes; or NULL. */
 uint8_t *arrival_allocate(struct engine *engine, struct arrival *arrival, size_t size);

@@ -73,7 +73,7 @@ class Lifetime:
             self._bounded.add(group)
             return
         self._feeding.add(group)
-        if not group.watch(self._feeding.discard):
+        if not group.watch_lazily(self._feeding.discard):
             self._feeding.discard(group)
 
     def stop_bounded(self, why: Exception) -> None:
