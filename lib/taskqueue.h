@@ -35,6 +35,7 @@ enum shoal__slot_status { SHOAL__SLOT_FREE = 0, SHOAL__SLOT_ACQUIRED, SHOAL__SLO
 struct shoal__turn {
     int64_t owed_ns;       /* time that it has cost, less what it has saved */
     int64_t not_before_ns; /* then it is tried again */
+    uint64_t count;
 };
 
 /* What a worker remembers of itself, in private memory; a cache line, as workers may be threads. */
@@ -44,7 +45,7 @@ struct shoal__queue_mind {
     uint32_t late_looks; /* work that nobody had woken us for: should stay 0 while nobody dies or scribbles */
     bool coming;         /* our stance is COMING */
     struct shoal__turn turn;
-    uint8_t pad[32];
+    uint8_t pad[24];
 };
 static_assert(sizeof(struct shoal__queue_mind) == SHOAL__CACHE_LINE, "no false sharing between threads");
 

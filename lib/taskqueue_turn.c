@@ -9,6 +9,9 @@
  * The protocol: whoever has nothing to do and sees the other on its own CPU yields a few times before it announces
  * itself and sleeps. Nothing is announced meanwhile, so nobody has to be woken: it is a spin in which the other runs.
  *
+ * Now and then one sleeps all the same: it is when somebody is woken that the scheduler looks for an idle CPU, and two
+ * that spin on two of them take half the time.
+ *
  * What it must not do: yield to somebody else. A process that computes on this CPU would run for its whole slice of
  * some milliseconds, where a sleeper that is woken gets the CPU at once. So a yield that took long is a debt, which
  * quick ones pay off; beyond a credit, one sleeps as ever, for TIMES as long as one owes. With a stranger on the CPU
@@ -26,6 +29,7 @@
 #define CREDIT_NS 20000000
 #define LONGEST_NS 10000000  /* what one can cost: a slice of the scheduler; who takes longer is no stranger */
 #define TIMES 32
+#define SLEEP_EVERY 32
 
 void shoal__turn_account(struct shoal__turn *turn, int64_t end_ns, int64_t took_ns)
 {
@@ -43,7 +47,7 @@ void shoal__turn_account(struct shoal__turn *turn, int64_t end_ns, int64_t took_
 bool shoal__turn_give(struct shoal__turn *turn, bool (*ready)(void *), void *arg)
 {
     int64_t begin_ns = shoal_now_ns();
-    if (begin_ns < turn->not_before_ns)
+    if (begin_ns < turn->not_before_ns || ++turn->count % SLEEP_EVERY == 0)
         return false;
     bool is_ready = false;
     for (int tries = 0; tries < TRIES && !is_ready; tries++) {
