@@ -2,12 +2,12 @@
 /*
  * kept_names.c - names that were read before.
  *
- * A code object names its variables, attributes and globals, and Python wants each name interned: a str is made, hashed,
- * looked up in the table of all, and dropped. That was nearly half of the time of reading code, and most names in a
- * program are used again and again. So the last one for each place in a small table is kept, by its characters.
+ * A code object names its variables, attributes and globals, and Python wants each name interned: a str is made,
+ * hashed, looked up in the table of all, and dropped. That was nearly half of the time of reading code, and most names
+ * in a program are used again and again. So the last one for each place in a small table is kept, by its characters.
  *
- * Names of modules and of what is found in them come from there, too: they have been hashed, and the interpreter's cache
- * of attributes knows names by their address.
+ * Names of modules and of what is found in them come from there, too: they have been hashed, and the interpreter's
+ * cache of attributes knows names by their address.
  */
 #include "state.h"
 

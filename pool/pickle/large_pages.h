@@ -2,9 +2,9 @@
 /*
  * large_pages.h - the objects of a large stream come from pages of 2 MiB.
  *
- * The problem: Python's allocator gets its memory from the system in arenas of 1 MiB, and gives each back when its last
- * object goes. So a stream of 100,000 strings touches some 1,800 fresh pages when it is loaded, each a page fault, and
- * does so again at the next load. On a virtual machine that is more time (4 of 7 ms) than decoding and freeing together.
+ * The problem: Python's allocator gets its memory from the system in arenas of 1 MiB, and gives each back when its
+ * last object goes. So a stream of 100,000 strings touches some 1,800 fresh pages when it is loaded, each a page fault,
+ * and does so again at the next load. On a virtual machine that is more time (4 of 7 ms) than all else together.
  *
  * The protocol: while the decoder makes objects of a large stream and runs no user code, PyObject_SetArenaAllocator()
  * points to a function here, which cuts arenas from stretches of 2 MiB that the system is asked to back with one large
@@ -37,7 +37,7 @@ struct shoal__large_pages {
 /* Before a stream of so many bytes is loaded. */
 void shoal__large_pages_begin(struct shoal__large_pages *pages, size_t stream_size);
 void shoal__large_pages_use(struct shoal__large_pages *pages); /* not while they are used */
-void shoal__large_pages_rest(struct shoal__large_pages *pages); /* before user code runs; nothing if they are not used */
+void shoal__large_pages_rest(struct shoal__large_pages *pages); /* before user code runs */
 void shoal__large_pages_end(struct shoal__large_pages *pages);  /* not while they are used */
 
 #endif
