@@ -21,33 +21,38 @@ static PyObject *module_named(const struct shoal_pickle_state *state, PyObject *
     return PyImport_Import(name);
 }
 
-static PyObject *get_part(struct shoal_decoder *decoder, PyObject *parent, PyObject *part, PyObject *path)
+/* path and module are what the stream says, for the message. */
+static PyObject *get_part(PyObject *parent, PyObject *part, PyObject *path, PyObject *module)
 {
-    if (PyUnicode_Compare(part, decoder->state->names.locals) == 0) {
-        PyErr_Format(PyExc_AttributeError, "Can't get local attribute %R on %R", path, parent);
-        return NULL;
-    }
     PyObject *value = PyObject_GetAttr(parent, part);
     if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
         PyErr_Clear();
-        PyErr_Format(PyExc_AttributeError, "Can't get attribute %R on %R", path, parent);
+        PyErr_Format(PyExc_AttributeError, "Can't get attribute %R on %R", path, module);
     }
     return value;
 }
 
-/* "Outer.Inner.method", one attribute after the other. Steals obj. */
-static PyObject *follow_path(struct shoal_decoder *decoder, PyObject *obj, PyObject *path)
+/* 0, or -1: within a function nothing is found by name. */
+static int check_part(const struct shoal_decoder *decoder, PyObject *part, PyObject *path, PyObject *module)
+{
+    if (PyUnicode_Compare(part, decoder->state->names.locals) != 0)
+        return 0;
+    PyErr_Format(PyExc_AttributeError, "Can't get local attribute %R on %R", path, module);
+    return -1;
+}
+
+/* "Outer.Inner.method", one attribute after the other. */
+static PyObject *follow_path(const struct shoal_decoder *decoder, PyObject *module, PyObject *path)
 {
     PyObject *dot = PyUnicode_FromOrdinal('.');
     PyObject *parts = dot == NULL ? NULL : PyUnicode_Split(path, dot, -1);
     Py_XDECREF(dot);
-    if (parts == NULL)
-        Py_CLEAR(obj);
-    for (Py_ssize_t i = 0; obj != NULL && i < PyList_GET_SIZE(parts); i++) {
-        PyObject *next = get_part(decoder, obj, PyList_GET_ITEM(parts, i), path);
-        Py_DECREF(obj);
-        obj = next;
-    }
+    PyObject *obj = parts == NULL ? NULL : Py_NewRef(module);
+    for (Py_ssize_t i = 0; obj != NULL && i < PyList_GET_SIZE(parts); i++)
+        if (check_part(decoder, PyList_GET_ITEM(parts, i), path, module) < 0)
+            Py_CLEAR(obj);
+    for (Py_ssize_t i = 0; obj != NULL && i < PyList_GET_SIZE(parts); i++)
+        Py_SETREF(obj, get_part(obj, PyList_GET_ITEM(parts, i), path, module));
     Py_XDECREF(parts);
     return obj;
 }
@@ -87,16 +92,14 @@ static PyObject *find_in_module(struct shoal_decoder *decoder, PyObject *module_
     PyObject *module = module_named(decoder->state, module_name);
     if (module == NULL)
         return NULL;
-    if (decoder->protocol >= 4) {
-        Py_ssize_t dot = PyUnicode_FindChar(name, '.', 0, PyUnicode_GET_LENGTH(name), 1);
-        if (dot >= 0)
-            return follow_path(decoder, module, name);
-        if (dot == -2) {
-            Py_DECREF(module);
-            return NULL;
-        }
-    }
-    PyObject *obj = get_part(decoder, module, name, name);
+    Py_ssize_t dot = -1;
+    if (decoder->protocol >= 4)
+        dot = PyUnicode_FindChar(name, '.', 0, PyUnicode_GET_LENGTH(name), 1);
+    PyObject *obj = NULL;
+    if (dot >= 0)
+        obj = follow_path(decoder, module, name);
+    else if (dot == -1 && (decoder->protocol < 4 || check_part(decoder, name, name, module) == 0))
+        obj = get_part(module, name, name, module);
     Py_DECREF(module);
     return obj;
 }

@@ -152,3 +152,17 @@ def test_a_pools_caller_sees_it_too(pool):
     text = str(info.value)
     assert "ValueError: bad state" in text
     assert not HAS_NOTES or "while making test_load_errors.Refuses (byte" in text
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+@pytest.mark.parametrize("name", ["nothing", "OrderedDict.nothing", "OrderedDict.fromkeys.nothing", "f.<locals>.g"])
+def test_a_name_that_is_not_there_is_told_with_its_module_as_pickle_does(name, protocol):
+    lines = b"ccollections\n" + name.encode() + b"\n."
+    text = b"\x80\x04\x8c\x0bcollections\x8c" + bytes([len(name)]) + name.encode() + b"\x93."
+    stream = lines if protocol < 4 else text
+    with pytest.raises(AttributeError) as theirs:
+        pickle.loads(stream)
+    with pytest.raises(AttributeError) as ours:
+        shoal.loads(stream)
+    # "Can't pickle local attribute", says pickle before 3.13 while it loads
+    assert str(ours.value) == str(theirs.value).replace("Can't pickle local", "Can't get local")
