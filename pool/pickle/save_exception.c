@@ -28,6 +28,7 @@ enum {
     OWN_REDUCE = 0x40, /* or it holds something that only C knows of */
     OWN_SETATTR = 0x80,
     OWN_SETSTATE = 0x100,
+    OWN_SLOTS = 0x200,
 };
 
 /* ---- what is to be known of a class ---- */
@@ -46,17 +47,24 @@ static bool has_hidden_state(PyTypeObject *type, PyTypeObject *base, Py_ssize_t 
     return strchr(base->tp_name, '.') || type->tp_basicsize - base->tp_basicsize - pointer * slots > dict_and_weakrefs;
 }
 
+/* New reference to a list, which the class keeps: an entry that kept it would outlive the class. */
+static PyObject *names_of_slots(struct shoal_encoder *e, PyTypeObject *type)
+{
+    PyObject *slots = PyObject_CallOneArg(e->state->writer.slotnames, (PyObject *)type);
+    if (slots && !PyList_Check(slots)) {
+        PyErr_SetString(PyExc_TypeError, "__slotnames__ of an exception class is not a list");
+        Py_CLEAR(slots);
+    }
+    return slots;
+}
+
 int shoal__learn_exception(struct shoal_encoder *e, PyTypeObject *type, struct shoal_special_type *entry)
 {
     PyTypeObject *base = base_of(type);
     const struct shoal_state_names *names = &e->state->names;
-    PyObject *slots = type == base ? PyList_New(0) : PyObject_CallOneArg(e->state->writer.slotnames, (PyObject *)type);
-    if (!slots || !PyList_Check(slots)) {
-        Py_XDECREF(slots);
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_TypeError, "__slotnames__ of an exception class is not a list");
+    PyObject *slots = type == base ? PyList_New(0) : names_of_slots(e, type);
+    if (!slots)
         return -1;
-    }
     const struct {
         PyObject *name;
         unsigned fact;
@@ -71,7 +79,7 @@ int shoal__learn_exception(struct shoal_encoder *e, PyTypeObject *type, struct s
     if (has_hidden_state(type, base, PyList_GET_SIZE(slots)))
         entry->facts |= OWN_REDUCE;
     if (PyList_GET_SIZE(slots) > 0)
-        entry->about = Py_NewRef(slots);
+        entry->facts |= OWN_SLOTS;
     Py_DECREF(slots);
     entry->save = shoal__save_exception;
     return 0;
@@ -91,9 +99,9 @@ static int add_links(const struct shoal_state_names *names, PyObject *extras, Py
     return suppress == has_cause ? 0 : PyDict_SetItem(extras, names->suppress_context, suppress ? Py_True : Py_False);
 }
 
-static int add_slots(PyObject *extras, PyObject *obj, PyObject *slots)
+static int add_each_slot(PyObject *extras, PyObject *obj, PyObject *slots)
 {
-    for (Py_ssize_t i = 0; slots && i < PyList_GET_SIZE(slots); i++) {
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(slots); i++) {
         PyObject *name = Py_NewRef(PyList_GET_ITEM(slots, i));
         PyObject *value = PyObject_GetAttr(obj, name);
         if (!value && PyErr_ExceptionMatches(PyExc_AttributeError))
@@ -105,6 +113,16 @@ static int add_slots(PyObject *extras, PyObject *obj, PyObject *slots)
             return -1;
     }
     return 0;
+}
+
+static int add_slots(struct shoal_encoder *e, PyObject *extras, PyObject *obj, unsigned facts)
+{
+    if (!(facts & OWN_SLOTS))
+        return 0;
+    PyObject *slots = names_of_slots(e, Py_TYPE(obj));
+    int result = slots ? add_each_slot(extras, obj, slots) : -1;
+    Py_XDECREF(slots);
+    return result;
 }
 
 /* The fields that the call which `value` tells of would not set. */
@@ -256,7 +274,7 @@ static PyObject *remade(struct shoal_encoder *e, PyObject *obj, const struct sho
     PyObject *value = given ? call_of_new(e, obj, kind->facts, given) : NULL;
     if (value && add_args(names, extras, obj, kind->facts, given) == 0 &&
         shoal__exception_add_fields(extras, obj, kind->facts & FAMILY, NULL) == 0 &&
-        add_slots(extras, obj, kind->about) == 0 && add_links(names, extras, obj) == 0)
+        add_slots(e, extras, obj, kind->facts) == 0 && add_links(names, extras, obj) == 0)
         result = with_state(obj, value, extras, kind->facts);
     Py_XDECREF(value);
     Py_XDECREF(given);
@@ -275,7 +293,7 @@ static PyObject *completed(struct shoal_encoder *e, PyObject *obj, const struct 
     if (kind->facts & OWN_REDUCE) /* others may add notes, whatever the class tells of itself */
         added = add_notes(names, extras, obj);
     else
-        added = add_lost(extras, obj, kind->facts, value) < 0 ? -1 : add_slots(extras, obj, kind->about);
+        added = add_lost(extras, obj, kind->facts, value) < 0 ? -1 : add_slots(e, extras, obj, kind->facts);
     PyObject *result = NULL;
     if (added == 0 && add_links(names, extras, obj) == 0)
         result = with_extras(value, extras, kind->facts);
@@ -302,7 +320,7 @@ int shoal__save_exception(struct shoal_encoder *e, PyObject *obj, const struct s
     bool is_remade = !(kind->facts & OWN_REDUCE) && kind->facts & (OWN_INIT | OWN_NEW);
     if (!is_remade && !has_links(obj)) {
         if (kind->facts & OWN_REDUCE ? !has_notes(&e->state->names, obj)
-                                     : !kind->about && shoal__exception_is_as_called(obj, kind->facts & FAMILY))
+                                     : !(kind->facts & OWN_SLOTS) && shoal__exception_is_as_called(obj, kind->facts & FAMILY))
             return 0; /* pickle's own way loses nothing */
     }
     PyObject *extras = PyDict_New();

@@ -231,7 +231,7 @@ struct shoal_special_type {
     unsigned facts;     /* of exceptions (save_exception.c) */
     /* NULL: nothing special about it */
     int (*save)(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind);
-    PyObject *about; /* strong, or NULL: a describer, or the names of an exception's slots */
+    PyObject *about; /* strong, or NULL: a describer; nothing that would die with the type */
 };
 
 enum { SHOAL_SPECIAL_TYPES = 1024, SHOAL_SPECIAL_WAYS = 4 };
