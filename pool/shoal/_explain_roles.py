@@ -7,6 +7,7 @@ Each role is called with the part that the call makes, a word, and the argument.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Literal
 
 from shoal._code_names import CodeNames, code_names
 from shoal._parts import ATOMS, Part
@@ -105,18 +106,19 @@ def skip(part: Part, word: str, item: Part) -> None:
         part.own += size
 
 
-def name_of(part: Part, word: str, item: Part) -> None:
-    text = resolved(item).value
-    if isinstance(text, str):
-        part.name = text
-    part.own += item.own
+def text_for(attribute: Literal["name", "module"]) -> Callable[[Part, str, Part], None]:
+    """What the part is called, or where it is from."""
+
+    def told(part: Part, word: str, item: Part) -> None:
+        text = resolved(item).value
+        if isinstance(text, str):
+            setattr(part, attribute, text)
+        part.own += item.own
+
+    return told
 
 
-def module_of(part: Part, word: str, item: Part) -> None:
-    text = resolved(item).value
-    if isinstance(text, str):
-        part.module = text
-    part.own += item.own
+name_of, module_of = text_for("name"), text_for("module")
 
 
 def absorb(part: Part, container: Part) -> None:
@@ -178,6 +180,16 @@ def members(part: Part, word: str, item: Part) -> None:
             take(part, child, word)
 
 
+def _key_and_text(child: Part) -> tuple[Any, str | None]:
+    """Of an item of a dict: its key, and its value if that is a str."""
+    text = resolved(child).value
+    return child.key.value if child.key is not None else None, text if isinstance(text, str) else None
+
+
+def _by_key(word: str, child: Part, otherwise: str) -> str:
+    return otherwise if child.key is None else f"{word} {value_text(child.key)}"
+
+
 def class_body(part: Part, word: str, item: Part) -> None:
     """The attributes of a class; some of them name it."""
     if not is_first(item, "dict"):
@@ -185,14 +197,13 @@ def class_body(part: Part, word: str, item: Part) -> None:
         return
     part.own += item.own
     for child in item.children:
-        key = child.key.value if child.key is not None else None
-        text = resolved(child).value
-        if key == "__qualname__" and isinstance(text, str):
+        key, text = _key_and_text(child)
+        if key == "__qualname__" and text is not None:
             part.name, part.own = text, part.own + child.own
-        elif key == "__module__" and isinstance(text, str):
+        elif key == "__module__" and text is not None:
             part.module, part.own = text, part.own + child.own
         else:
-            take(part, child, f"attribute {value_text(child.key)}" if child.key else word)
+            take(part, child, _by_key("attribute", child, word))
 
 
 def code(part: Part, word: str, item: Part) -> None:
@@ -224,9 +235,8 @@ def namespace(part: Part, word: str, item: Part) -> None:
         item.kind, item.role = "namespace", "namespace"
         kept: Parts = []
         for child in item.children:
-            key = child.key.value if child.key is not None else None
-            text = resolved(child).value
-            if key == "__name__" and isinstance(text, str):
+            key, text = _key_and_text(child)
+            if key == "__name__" and text is not None:
                 item.module = text
             if child.children or child.size > 200:
                 kept.append(child)
@@ -234,7 +244,7 @@ def namespace(part: Part, word: str, item: Part) -> None:
                 item.own += child.own
         item.children = kept
         for child in kept:
-            child.why = f"global {value_text(child.key)}" if child.key else word
+            child.why = _by_key("global", child, word)
         take(part, item, word)
     part.module = space.module
 
@@ -246,7 +256,7 @@ def module_namespace(part: Part, word: str, item: Part) -> None:
     if item.same_as is None:
         item.own = 0
         for child in item.children:
-            take(part, child, f"{word} {value_text(child.key)}" if child.key is not None else word)
+            take(part, child, _by_key(word, child, word))
         item.children = []
     space.kind, space.role, space.value, space.module = "namespace", "module namespace", part, part.name
 
