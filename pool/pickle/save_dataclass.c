@@ -117,6 +117,17 @@ static int save_field_parts(struct shoal_encoder *e, PyObject *field, int bits, 
     return 0;
 }
 
+/* One that holds what the module would not put there goes as any object does, for which pickle needs protocol 2. */
+static int save_odd(struct shoal_encoder *e, PyObject *obj)
+{
+    if (e->protocol >= 2)
+        return 0;
+    PyObject *value = PyObject_CallMethod(obj, "__reduce_ex__", "i", 2);
+    int result = value && shoal__save_any_reduce(e, value, obj) == 0 ? 1 : -1;
+    Py_XDECREF(value);
+    return result;
+}
+
 static int save_field(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *Py_UNUSED(kind))
 {
     struct shoal_pickle_state *state = e->state;
@@ -126,9 +137,9 @@ static int save_field(struct shoal_encoder *e, PyObject *obj, const struct shoal
     PyObject *values[FIELD_VALUES];
     for (int i = 0; i < FIELD_VALUES; i++)
         if (!(values[i] = *shoal__slot(obj, state->dataclass_layout.field_offsets[i])))
-            return 0;
+            return save_odd(e, obj);
     if (bits < 0 || !(PyUnicode_CheckExact(values[FIELD_NAME]) || values[FIELD_NAME] == Py_None))
-        return 0;
+        return save_odd(e, obj);
     for (int i = 0; i < FIELD_VALUES; i++) /* what is saved first may change them */
         Py_INCREF(values[i]);
     int result = save_field_parts(e, obj, bits, values);
@@ -146,7 +157,7 @@ static int save_params(struct shoal_encoder *e, PyObject *obj, const struct shoa
     for (int i = 0; i < layout->params_count; i++) {
         PyObject *value = *shoal__slot(obj, layout->params_offsets[i]);
         if (value != Py_True && value != Py_False)
-            return 0;
+            return save_odd(e, obj);
         bits |= value == Py_True ? 1L << i : 0;
     }
     if (shoal__save_rebuilder(e, REBUILD_DATACLASS_PARAMS) < 0 || shoal__begin_tuple(e, 1) < 0 ||

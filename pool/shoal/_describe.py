@@ -166,8 +166,8 @@ def _vectorize(obj: Any, protocol: int) -> Reduced:
     return object.__reduce_ex__(obj, 2)[0], (type(obj),), state
 
 
-def _dataclass_part(obj: Any, protocol: int) -> Reduced | str | None:
-    """What a dataclass keeps of its decorator and fields: slots alone, which pickle refuses before protocol 2."""
+def _init_variable(obj: Any, protocol: int) -> Reduced | str | None:
+    """dataclasses.InitVar has slots alone, which pickle refuses before protocol 2. (Fields are written in C.)"""
     return None if protocol >= 2 else obj.__reduce_ex__(2)
 
 
@@ -197,7 +197,7 @@ _AND_SUBCLASSES: dict[Any, Describer] = {
 # Of modules that may not be imported: by the names of module and class.
 _LATER: dict[tuple[str, str], Describer] = {
     ("_contextvars", "ContextVar"): _context_variable,
-    **{("dataclasses", name): _dataclass_part for name in ("Field", "InitVar", "_DataclassParams")},
+    ("dataclasses", "InitVar"): _init_variable,
     ("numpy", "vectorize"): _vectorize,
     **{
         ("sys", name): _system_record

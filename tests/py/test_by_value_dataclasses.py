@@ -187,3 +187,17 @@ def test_fields_are_those_of_the_module_that_is_imported_now():
         "assert shoal.loads(two) is second['D']\n"
     )
     subprocess.run([sys.executable, "-c", source], check=True)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_fields_that_hold_what_the_module_would_not_put_there(protocol):
+    @dataclasses.dataclass
+    class Odd:
+        x: int = dataclasses.field(default=1, repr=1, hash="perhaps")
+
+    Odd.kept = dataclasses.InitVar[int], Odd.__dataclass_params__
+    Odd.kept[1].order = "odd"
+    made = pickle.loads(shoal.dumps((Odd, Odd.kept, dataclasses.fields(Odd)), protocol))
+    assert made[0] is Odd
+    assert made[1][0].type is int and made[1][1].order == "odd"
+    assert (made[2][0].repr, made[2][0].hash, made[2][0].default) == (1, "perhaps", 1)

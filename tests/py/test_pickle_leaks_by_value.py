@@ -9,6 +9,7 @@ import textwrap
 import pytest
 
 import by_value_cases
+import enum_cases
 import exception_cases
 import object_cases
 import shoal
@@ -17,7 +18,10 @@ from shoal import _rebuild
 
 # Not named by pickles: the pickler asks these.
 ASKED_BY_THE_PICKLER = {"_content", "_describe_enum", "_describe_type_parameter", "_list_effects", "_list_registered"}
-CASES = {**by_value_cases.CASES, **object_cases.CASES, **exception_cases.CASES}
+ENUMS = {
+    f"enums: {name}": case[:2] for name, case in enum_cases.CASES.items() if sys.version_info >= (*case[2:], (3,))[0]
+}
+CASES = {**by_value_cases.CASES, **object_cases.CASES, **exception_cases.CASES, **ENUMS}
 # Libraries that keep what they are shown, and arrays of objects, which the collector does not see into.
 NOT_MEASURED = {
     "files",
@@ -53,5 +57,5 @@ def test_each_reconstructor_is_measured():
                 if isinstance(argument, str):
                     named.update(argument.split())
     if sys.version_info < (3, 12):
-        named |= {"_type_alias", "_fill_type_alias"}
+        named |= {"_type_alias", "_fill_type_alias", "_fill_type_parameter"}
     assert {name for name in _rebuild.__all__ if name not in ASKED_BY_THE_PICKLER} - named == set()
