@@ -306,7 +306,7 @@ def timed(run: Rounds, calls: int) -> float:
     return span.seconds if isinstance(span, Span) else elapsed
 
 
-# A quick run shows that rows work, not how fast they are: single calls, and times that rows wait for are cut down.
+# A quick run shows that rows work, not how fast they are: single calls, and what takes long is cut down.
 
 QUICK_CALLS = 100
 _quick = [False]
@@ -320,6 +320,11 @@ def be_quick() -> None:
 def lasting(seconds: float) -> float:
     """How long something takes that a row makes or waits for."""
     return seconds / 20 if _quick[0] else seconds
+
+
+def so_many(count: int) -> int:
+    """How many parts something has that takes long to make."""
+    return count // 20 if _quick[0] else count
 
 
 def calls_per_round(row: Row, round_seconds: float, run: Rounds) -> int:

@@ -53,6 +53,7 @@ def make_table(rows: int = 1_000_000):
         import pandas
     except ImportError:
         raise frame.SkipRow("needs pandas") from None
+    rows = frame.so_many(rows)
     numbers = import_numpy().arange(rows)
     return pandas.DataFrame(
         {
