@@ -15,8 +15,7 @@ and connections of multiprocessing may be among them, functions and classes of a
 
 What it costs: the start of an interpreter for each worker (spawn), or a fork of one that has Shoal imported
 (forkserver).
-What it does not do: start workers for a pool that a main module makes while a worker imports it; with bells on
-eventfds, have the forkserver start the workers of a pool of more than some 240.
+What it does not do: start workers for a pool that a main module makes while a worker imports it.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ import io
 import mmap
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -40,6 +40,8 @@ from shoal.errors import Payload, Stage, encode_error
 
 # What multiprocessing.spawn prepares before anything of Shoal can be imported; the rest when errors can be reported.
 FIRST = ("name", "authkey", "sys_path")
+# The kernel takes 253 descriptors in one message, and multiprocessing adds four: what is more comes through a socket.
+DESCRIPTORS_MAX = 200
 # What a child of the forkserver has from it: this, and what the first function by value would import.
 PRELOADED = (__name__, "shoal._rebuild")
 
@@ -144,6 +146,7 @@ class SpawnedWorker:
     handover: bytes
     engine_count: int
     descriptors: list[int]  # spawn: their numbers. forkserver: empty, they are what it has received
+    messages: int = 0  # forkserver: more of them, in the socket that is the last one
     _doing: Stage = "initializer"
 
     def _bootstrap(self, parent_sentinel: int) -> NoReturn:
@@ -163,6 +166,10 @@ class SpawnedWorker:
 
     def _receive(self) -> list[int]:
         received = self.descriptors or list(forkserver.get_inherited_fds() or ())
+        if self.messages > 0:
+            with socket.socket(fileno=received.pop()) as rest:
+                for _ in range(self.messages):
+                    received += socket.recv_fds(rest, 1, DESCRIPTORS_MAX)[1]
         for number in received:
             os.set_inheritable(number, False)
         return received
@@ -215,8 +222,9 @@ def _ask_forkserver(
     worker.descriptors = []
     # Its children come with the signal mask of the server: have them blocked by the first that they unpickle.
     first = {**first, "signals": _Blocked()}
-    data = _dump(inheriting, first, worker)
-    status, write = forkserver.connect_to_new_process(descriptors)
+    with _in_portions(descriptors) as (portion, worker.messages):
+        data = _dump(inheriting, first, worker)
+        status, write = forkserver.connect_to_new_process(portion)
     try:
         with open(write, "wb") as file:
             file.write(data)
@@ -226,6 +234,20 @@ def _ask_forkserver(
         if isinstance(error, (EOFError, BrokenPipeError)):
             raise ChildProcessError("multiprocessing's forkserver ended before it had started a worker") from error
         raise
+
+
+@contextmanager
+def _in_portions(descriptors: list[int]) -> Iterator[tuple[list[int], int]]:
+    """What one message can take of them; the last of these is a socket with so many messages of the rest, if any is."""
+    if len(descriptors) <= DESCRIPTORS_MAX:
+        yield descriptors, 0
+        return
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        starts = range(DESCRIPTORS_MAX, len(descriptors), DESCRIPTORS_MAX)
+        for start in starts:
+            socket.send_fds(ours, [b"."], descriptors[start : start + DESCRIPTORS_MAX])
+        yield [*descriptors[:DESCRIPTORS_MAX], theirs.fileno()], len(starts)
 
 
 def _ensure_forkserver() -> None:

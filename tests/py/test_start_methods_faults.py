@@ -14,6 +14,7 @@ import pytest
 
 import shoal
 from processes import wait_until_gone
+from shoal import _spawn
 from tasks import TIMEOUT, kill_self, square, works
 
 OTHERS = pytest.mark.parametrize("method", ["spawn", "forkserver"])
@@ -117,6 +118,15 @@ def test_a_program_that_reaps_all_children_or_ignores_their_end_harms_nobody(fre
         "spawn ? [1, 2]",
         "forkserver 9 [1, 2]",
     ] * 2
+
+
+def test_a_forkserver_hands_over_more_descriptors_than_one_message_takes(no_main, monkeypatch, doorbell, leakcheck):
+    monkeypatch.setattr(_spawn, "DESCRIPTORS_MAX", 3)
+    with shoal.Pool(3, context="forkserver") as pool:
+        assert works(pool)
+        with pytest.raises(shoal.WorkerLost):
+            pool.apply(kill_self)
+        assert works(pool)
 
 
 # ---- the main module ----
