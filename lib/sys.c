@@ -248,11 +248,6 @@ int shoal__sys_sem_destroy(sem_t *semaphore)
     return result(sem_destroy(semaphore));
 }
 
-int shoal__sys_sigmask(const sigset_t *mask, sigset_t *ret_old)
-{
-    return -pthread_sigmask(SIG_SETMASK, mask, ret_old);
-}
-
 /* ---- processes ---- */
 
 int shoal__sys_pidfd_open(pid_t pid, unsigned flags)

@@ -61,8 +61,6 @@ int shoal__sys_sem_post(sem_t *semaphore);
 int shoal__sys_sem_trywait(sem_t *semaphore);
 int shoal__sys_sem_clockwait(sem_t *semaphore, int64_t deadline_ns);
 int shoal__sys_sem_destroy(sem_t *semaphore);
-/* The calling thread's signal mask. ret_old may be NULL. */
-int shoal__sys_sigmask(const sigset_t *mask, sigset_t *ret_old);
 
 /* ---- processes ---- */
 int shoal__sys_pidfd_open(pid_t pid, unsigned flags);
