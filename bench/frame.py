@@ -317,6 +317,11 @@ def be_quick() -> None:
     _quick[0] = True
 
 
+def is_quick() -> bool:
+    """Is it only to be seen whether it works?"""
+    return _quick[0]
+
+
 def lasting(seconds: float) -> float:
     """How long something takes that a row makes or waits for."""
     return seconds / 20 if _quick[0] else seconds

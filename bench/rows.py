@@ -5,6 +5,7 @@ import frame
 import rows_arrays
 import rows_by_value
 import rows_data
+import rows_ends
 import rows_native
 import rows_plain
 import rows_pool
@@ -16,6 +17,7 @@ def all_rows() -> frame.Registry:
     rows_pool.add_to(registry)
     rows_data.add_to(registry)
     rows_workers.add_to(registry)
+    rows_ends.add_to(registry)
     rows_plain.add_to(registry)
     rows_by_value.add_to(registry)
     rows_arrays.add_to(registry)

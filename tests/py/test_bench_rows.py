@@ -61,6 +61,8 @@ TOO_LARGE = (
     "table/multiprocessing",
     "workers/32",
     "workers/64",
+    *(f"end/{event}-gone/busy-8" for event in ("ctrl-c", "sigterm", "parent-killed")),
+    *(f"end/{event}/idle-8" for event in ("ctrl-c-caught", "ctrl-c-gone", "sigterm-gone", "parent-killed-gone")),
     "map-behind-computing/2-busy",
     "apply/free-2-busy",
     "submit/free-2-busy",
