@@ -214,6 +214,9 @@ static int keep(struct shoal_group *self, uint64_t item, PyObject *object, bool 
 static int decode_run(struct shoal_group *self, const struct piece *piece)
 {
     size_t at = self->log_read + sizeof *piece, end = at + piece->bytes;
+    uint64_t last = (self->mode == GROUP_ORDERED ? piece->item : self->decoded) + (uint64_t)piece->count - 1;
+    if (self->mode != GROUP_LIST && last >= self->cursor && make_room(self, last) < 0)
+        return -1; /* nothing was taken: the next one who asks tries again */
     for (uint32_t i = 0; i < piece->count; i++) {
         const uint8_t *log = self->log, *cursor = log + at;
         PyObject *object = plain_read(&cursor, log + end);
