@@ -73,7 +73,9 @@ inline ring_parent(w)
 
 inline ring_worker(w)
 {
+#ifndef BUG_NO_FENCE_BEFORE_WORKER_IS_RUNG
     atomic { parent_fence() };
+#endif
     if
     :: atomic { announced[w] -> announced[w] = false; rung[w] = true };
        asleep[w] = false
@@ -84,9 +86,15 @@ inline ring_worker(w)
 #define room_there(w) (own_tail[w] - head[w] < ROOM)
 #define order_there(w) (granted[w] != read[w])
 
-/* worker_wait_for_parent */
+/* worker_wait_for_parent. To look before the announcement can be seen is what a missing fence would allow. */
+#ifdef BUG_WORKER_LOOKS_BEFORE_IT_ANNOUNCES
+#define EARLY_LOOK(there) seen = (there);
+#else
+#define EARLY_LOOK(there)
+#endif
 #define wait_for_parent(w, there) \
     ring_parent(w); \
+    EARLY_LOOK(there) \
     ANNOUNCE(w); \
     if \
     :: atomic { LOOK(there) -> skip } \
@@ -96,7 +104,9 @@ inline ring_worker(w)
     atomic { announced[w] = false; rung[w] = false }
 
 #define ANNOUNCE(w) atomic { announced[w] = true; rung[w] = false; worker_fence(w) }
-#ifdef BUG_WORKER_DOES_NOT_LOOK_AGAIN
+#if defined(BUG_WORKER_LOOKS_BEFORE_IT_ANNOUNCES)
+#define LOOK(there) seen
+#elif defined(BUG_WORKER_DOES_NOT_LOOK_AGAIN)
 #define LOOK(there) false
 #else
 #define LOOK(there) there
@@ -126,6 +136,9 @@ proctype worker(byte w)
 {
     byte sent;
     bool lease;
+#ifdef BUG_WORKER_LOOKS_BEFORE_IT_ANNOUNCES
+    bool seen;
+#endif
 work:
     {
         do
