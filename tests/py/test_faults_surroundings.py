@@ -54,6 +54,54 @@ def test_a_task_that_is_killed_for_lack_of_memory(small_cgroup):
         assert works(pool)
 
 
+def test_the_budget_respects_the_limit_of_a_cgroup_and_is_an_error_beyond_it(small_cgroup, fresh_python):
+    limits = [small_cgroup.parent / name for name in ("memory.limit_in_bytes", "memory.max")]
+    next(limit for limit in limits if limit.exists()).write_text(str(256 << 20))
+    done = fresh_python(
+        """
+        import os, pathlib, sys
+        pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+        import numpy, shoal
+        with shoal.Pool(2) as pool:
+            print(pool._engine.stats()["arena_budget"] <= 128 << 20)
+            for make in (lambda: shoal.empty(512 << 20, "u1"), lambda: pool.apply(numpy.zeros, (512 << 20,))):
+                try:
+                    make()
+                except MemoryError:
+                    print("MemoryError")
+            for _ in range(50):
+                assert len(pool.apply(numpy.asarray, (numpy.ones(8 << 20, "u1"),))) == 8 << 20
+            print(pool._engine.stats()["lost"])
+        """,
+        small_cgroup,
+    )
+    assert done.stdout.split() == ["True", "MemoryError", "MemoryError", "0"]
+
+
+def test_a_dev_shm_of_64_mb_is_no_limit(fresh_python):
+    """As Docker mounts it."""
+    mounts = "mount -t tmpfs -o size=64m shoal-test /dev/shm"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mounts], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no mount namespace can be had here")
+    done = fresh_python(
+        """
+        import os, subprocess, sys
+        if len(sys.argv) == 2:
+            again = " ".join([sys.executable, sys.argv[0], "inside", "there"])
+            sys.exit(subprocess.run(["unshare", "-m", "sh", "-c", sys.argv[1] + " && exec " + again]).returncode)
+        import numpy, shoal
+        stat = os.statvfs("/dev/shm")
+        print(stat.f_blocks * stat.f_frsize >> 20)
+        shared = shoal.share(numpy.ones(100 << 20, "u1"))
+        with shoal.Pool(2) as pool:
+            print(len(pool.apply(numpy.asarray, (numpy.ones(100 << 20, "u1"),))) >> 20)
+            print(pool.apply(numpy.sum, (shared,)) >> 20, os.listdir("/dev/shm"))
+        """,
+        mounts,
+    )
+    assert done.stdout.split() == ["64", "100", "100", "[]"]
+
+
 def test_a_child_that_the_user_forks_keeps_no_worker_alive(fresh_python):
     """The child lives on when its parent, who had the pool, is killed."""
     done = fresh_python("""
