@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from shoal import _ext
-from shoal._inherited import CachedFunction, Namespace, assigned_by, assigned_in, can_be_sent, main_namespace
+from shoal._inherited import CachedFunction, Namespace, assigned_by, assigned_in, can_be_sent, is_a, main_namespace
 from shoal._rebuild import _module
 
 LITERAL_NODES_MAX = 200  # a larger one goes by value
@@ -44,9 +44,10 @@ def take_main(engine: _ext.Engine) -> None:
 
 def _globals_of_functions(main: types.ModuleType) -> Namespace:
     for value in [*vars(main).values()]:
-        for member in [value, *vars(value).values()] if isinstance(value, type) else [value]:
-            if isinstance(member, types.FunctionType) and member.__module__ == "__mp_main__":
-                return member.__globals__
+        for member in [value, *vars(value).values()] if is_a(value, type) else [value]:
+            if is_a(member, types.FunctionType) and member.__module__ == "__mp_main__":
+                found: Namespace = member.__globals__
+                return found
     return vars(main)
 
 

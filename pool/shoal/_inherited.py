@@ -33,6 +33,11 @@ def main_namespace() -> Namespace | None:
     return namespace if type(namespace) is dict and namespace.get("__name__") in MAIN else None
 
 
+def is_a(value: object, *kinds: type) -> bool:
+    """Whether it is of one of these types. Unlike isinstance this wakes no lazy object, which may not be ready yet."""
+    return issubclass(type(value), kinds)
+
+
 def assigned_by(namespace: Namespace, initializer: Callable[..., object] | None) -> set[str]:
     """The globals that an initializer assigns, itself or through what it uses of `__main__`."""
     return _Use(namespace, initializer, type(initializer)).assigned
@@ -45,14 +50,14 @@ def _definitions(namespace: Namespace) -> Iterator[object]:
 
 
 def _definition(name: str, value: Any) -> Iterator[object]:
-    if not isinstance(value, (FunctionType, type, CachedFunction)):
+    if not is_a(value, FunctionType, type, CachedFunction):
         return
     if getattr(value, "__module__", None) not in MAIN or getattr(value, "__qualname__", None) != name:
         return
     yield value
-    if isinstance(value, CachedFunction):
+    if is_a(value, CachedFunction):
         yield _wrapped(value)
-    elif isinstance(value, type):
+    elif is_a(value, type):
         for inner, member in list(vars(value).items()):
             yield from _definition(f"{name}.{inner}", _plain(member))
 
@@ -77,18 +82,18 @@ class _Use:
             self._look_at(self._to_do.pop())
 
     def _look_at(self, obj: Any) -> None:
-        if isinstance(obj, functools.partial):
+        if is_a(obj, functools.partial):
             arguments = [*obj.args, *obj.keywords.values()]
             self._to_do += [*arguments, *map(type, arguments)]
         obj = _plain(obj)
         if id(obj) in self._seen:
             return
         self._seen.add(id(obj))
-        if isinstance(obj, CachedFunction):
+        if is_a(obj, CachedFunction):
             self._to_do.append(_wrapped(obj))
-        elif isinstance(obj, FunctionType):
+        elif is_a(obj, FunctionType):
             self._look_into(obj)
-        elif not isinstance(obj, type) or obj.__module__ not in MAIN:
+        elif not is_a(obj, type) or obj.__module__ not in MAIN:
             return
         else:
             self._to_do += [*obj.__bases__, *vars(obj).values()]
@@ -113,11 +118,11 @@ def _wrapped(cached: Any) -> Any:
 
 def _plain(member: Any) -> Any:
     """The function in what a class or a program has made of it, where that is easily told; else the thing itself."""
-    if isinstance(member, (staticmethod, classmethod, MethodType)):
+    if is_a(member, staticmethod, classmethod, MethodType):
         return _plain(member.__func__)
-    if isinstance(member, property):
+    if is_a(member, property):
         return _plain(member.fget)
-    if isinstance(member, (functools.partial, functools.partialmethod)):
+    if is_a(member, functools.partial, functools.partialmethod):
         return _plain(member.func)
     return member
 

@@ -63,6 +63,31 @@ def test_what_the_parent_sets_for_itself_does_not_hide_what_the_initializer_set(
     )
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_lazy_objects_among_the_globals_are_not_woken(fresh_python, method):
+    source = """
+        import shoal, sys
+        class Lazy:
+            @property
+            def __class__(self):
+                raise LookupError("not ready yet")
+            def __reduce__(self):
+                raise LookupError("not ready yet")
+        lazy = Lazy()
+        data = None
+        def init(value):
+            global data
+            data = value
+            return lazy
+        def work(x):
+            return data, x, lazy and 1
+        if __name__ == "__main__":
+            with shoal.Pool(1, init, (5,), context=sys.argv[1]) as pool:
+                assert pool.apply(work, (1,)) == (5, 1, 1)
+    """
+    fresh_python(source, method)
+
+
 def test_what_tasks_keep_in_globals_is_there_for_the_next(fresh_python):
     fresh_python("""
         import functools, os, shoal
