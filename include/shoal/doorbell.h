@@ -115,8 +115,8 @@ SHOAL_API int shoal_waiter_unwatch(struct shoal_waiter *waiter, uint64_t token);
 /*
  * Sleep until the bell is rung after `ticket` was taken, a watched descriptor is readable, the deadline
  * (CLOCK_MONOTONIC nanoseconds; -1: none) has passed, or a signal arrives that `mask` lets through (mask may be NULL:
- * as it is). The mask is in force only during the sleep (kinds uring*), atomically; the semaphore kind looks every 10 ms
- * with it, and sleeps with the mask as it is: who passes one blocks those signals before. Returns 0 (deadline), bits
+ * as it is). The mask is in force only during the sleep (kinds uring*), atomically; the semaphore kind looks every 10
+ * ms with it, and sleeps with the mask as it is: who passes one blocks those signals before. Returns 0 (deadline), bits
  * SHOAL_WAIT_*, -EINTR, or another -errno. Spurious wakes are possible.
  * bell may be NULL: only descriptors and the deadline. -EEXIST: the waiter belongs to another thread; make a new one.
  */

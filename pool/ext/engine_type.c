@@ -105,8 +105,8 @@ static PyObject *engine_stats(struct engine *engine, PyObject *Py_UNUSED(ignored
 {
     struct shoal_arena_stats stats;
     shoal_arena_get_stats(engine->home->arena, &stats);
-    return Py_BuildValue("{sKsKsKsKsIsIsKsKsKsK}", "submitted", engine->submitted, "completed", engine->completed, "lost",
-                         engine->lost, "restarts", engine->restarts, "in_flight", engine->in_flight, "backlog",
+    return Py_BuildValue("{sKsKsKsKsIsIsKsKsKsK}", "submitted", engine->submitted, "completed", engine->completed,
+                         "lost", engine->lost, "restarts", engine->restarts, "in_flight", engine->in_flight, "backlog",
                          engine->backlog_count, "arena_used", stats.used_bytes, "arena_cached", stats.cached_bytes,
                          "arena_budget", stats.budget_bytes, "unread",
                          engine->home->unread_bytes + engine->home->unread_block_bytes);
@@ -167,7 +167,7 @@ static PyMethodDef engine_methods[] = {
          "Before start(): what the workers will have of __main__, objects of the type `also` included.")},
     {"dumps", (PyCFunction)engine_dumps, METH_VARARGS,
      DOC("dumps($self, obj, reducers={}, /)",
-         "Pickle, with what was inherited as numbers: for loads() on the other side. reducers: a dict type -> reducer.")},
+         "Pickle, with what was inherited as numbers: for loads() on the other side. reducers: dict type -> reducer.")},
     {"loads", (PyCFunction)engine_loads, METH_O,
      DOC("loads($self, data, /)", "Unpickle what dumps() made: bytes or the like.")},
     {"start", (PyCFunction)engine_start, METH_NOARGS, DOC("start($self, /)", "Fork the workers.")},

@@ -157,7 +157,7 @@ static int submit_stalled(struct shoal_group *self)
 {
     if (self->stalled == NULL)
         return 0;
-    /* Neither in flight nor unread, or unread by someone who joins the pool first: only waiting can help, or nothing. */
+    /* Neither in flight nor unread, or unread by someone who joins the pool first: only waiting can help or nothing */
     bool nothing_else = self->total == (self->to_the_end ? self->arrived : self->cursor);
     PyObject *items = self->stalled;
     self->stalled = NULL;

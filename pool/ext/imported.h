@@ -3,8 +3,8 @@
  * imported.h - the globals of __main__ in workers that were started anew.
  *
  * The problem: what belongs to __main__ travels by value. With multiprocessing it goes by reference, to the main module
- * that each worker has imported as __mp_main__, and programs count on that: an initializer sets a global, and tasks read
- * it; tasks keep things in globals.
+ * that each worker has imported as __mp_main__, and programs count on that: an initializer sets a global, and tasks
+ * read it; tasks keep things in globals.
  *
  * The rule: functions of __main__ go by value still, so that they are what the parent has; but their globals are those
  * of the worker's main module, and the values that they use are written into it, as the parent has them now. Except for

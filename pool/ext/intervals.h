@@ -2,10 +2,10 @@
 /*
  * intervals.h - a set of ranges that is asked which of them contains another.
  *
- * A process may have tens of thousands of Blocks, and each buffer that it sends or receives is looked up, so a list will
- * not do. The ranges may overlap and be equal. It is a treap (a search tree by start that is a heap by random numbers),
- * in which each node also knows the greatest end below it: adding, removing and asking take logarithmic time, and none
- * of them takes memory.
+ * A process may have tens of thousands of Blocks, and each buffer that it sends or receives is looked up, so a list
+ * will not do. The ranges may overlap and be equal. It is a treap (a search tree by start that is a heap by random
+ * numbers), in which each node also knows the greatest end below it: adding, removing and asking take logarithmic
+ * time, and none of them takes memory.
  */
 #ifndef SHOAL_EXT_INTERVALS_H
 #define SHOAL_EXT_INTERVALS_H
@@ -27,6 +27,7 @@ void interval_remove(struct interval **root, struct interval *node);
 /* One that contains [start, end), or NULL. */
 struct interval *interval_containing(struct interval *root, uint64_t start, uint64_t end);
 /* Calls visit for all that begin at `start`. */
-void interval_each_at(struct interval *root, uint64_t start, void (*visit)(struct interval *node, void *arg), void *arg);
+void interval_each_at(struct interval *root, uint64_t start, void (*visit)(struct interval *node, void *arg),
+                      void *arg);
 
 #endif

@@ -29,7 +29,7 @@
 #define PLAIN_TUPLE_MAX 4   /* elements */
 #define PLAIN_BYTES_MAX (2u + PLAIN_TUPLE_MAX * (2u + PLAIN_TEXT_MAX)) /* of any one value */
 
-/* Write object at `at`, where PLAIN_BYTES_MAX bytes are free: its end, or NULL, without an exception: it is not plain. */
+/* Write object at `at`, where PLAIN_BYTES_MAX bytes are free: its end; NULL without an exception: it is not plain. */
 uint8_t *plain_write(uint8_t *at, PyObject *object);
 
 /* The value at *cursor, which is moved behind it: new reference. NULL without an exception: there is no whole value

@@ -8,8 +8,8 @@
  * still holds; copy; commit.
  *
  * In the middle of a batch, plain results (plain.h) that follow each other make a run: one record, published when it is
- * long enough or something else comes. Each of them counts from the moment it is noted (shoal_ring_note): if we die, the
- * parent takes what was noted. What is at the batch's end is sent by itself: there the task's blocks are settled.
+ * long enough or something else comes. Each of them counts from the moment it is noted (shoal_ring_note): if we die,
+ * the parent takes what was noted. What is at the batch's end is sent by itself: there the task's blocks are settled.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -13,8 +13,8 @@
  *
  * Guarantees: runs no Python code, changes nothing, fails never. Equal definitions give equal numbers; unequal ones
  * give unequal numbers but for accident. What is opaque (a lock, an iterator, what an object of C keeps inside) counts
- * by its type. For the order of a set's members the walk may ask objects what they are made of, and then tells apart what
- * it can (shoal__order_digest). Cost: about 0.15 us for each method and 10 ns for each atom.
+ * by its type. For the order of a set's members the walk may ask objects what they are made of, and then tells apart
+ * what it can (shoal__order_digest). Cost: about 0.15 us for each method and 10 ns for each atom.
  */
 #include "class_walk.h"
 
@@ -318,7 +318,8 @@ static uint64_t walk_built_in(struct walk *w, PyObject *obj, PyTypeObject *type)
         return finished(mixed(h, walk_attribute(w, obj, c->fdel)));
     }
     if (type == &PyMethod_Type)
-        return finished(mixed(mixed(TAG_METHOD, shoal__walk(w, PyMethod_GET_FUNCTION(obj))), shoal__walk(w, PyMethod_GET_SELF(obj))));
+        return finished(mixed(mixed(TAG_METHOD, shoal__walk(w, PyMethod_GET_FUNCTION(obj))),
+                              shoal__walk(w, PyMethod_GET_SELF(obj))));
     if (type == &PyCell_Type)
         return PyCell_GET(obj) ? shoal__walk(w, PyCell_GET(obj)) : TAG_CELL;
     return shoal__walk_instance(w, obj);

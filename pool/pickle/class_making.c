@@ -17,8 +17,8 @@
  *   class                                          that is younger than the making has little patience. Others, that
  *                                                  got the work by a queue, have more, but it ends
  *
- * Guarantees: hooks run once, unless they take longer than that; no wait is for ever. In a forked child nobody waits for
- * a thread of the parent. Cost: an allocation for each class that is made; nothing for one that is here.
+ * Guarantees: hooks run once, unless they take longer than that; no wait is for ever. In a forked child nobody waits
+ * for a thread of the parent. Cost: an allocation for each class that is made; nothing for one that is here.
  */
 #include "class_making.h"
 

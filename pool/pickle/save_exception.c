@@ -319,8 +319,9 @@ int shoal__save_exception(struct shoal_encoder *e, PyObject *obj, const struct s
 {
     bool is_remade = !(kind->facts & OWN_REDUCE) && kind->facts & (OWN_INIT | OWN_NEW);
     if (!is_remade && !has_links(obj)) {
-        if (kind->facts & OWN_REDUCE ? !has_notes(&e->state->names, obj)
-                                     : !(kind->facts & OWN_SLOTS) && shoal__exception_is_as_called(obj, kind->facts & FAMILY))
+        if (kind->facts & OWN_REDUCE
+                ? !has_notes(&e->state->names, obj)
+                : !(kind->facts & OWN_SLOTS) && shoal__exception_is_as_called(obj, kind->facts & FAMILY))
             return 0; /* pickle's own way loses nothing */
     }
     PyObject *extras = PyDict_New();

@@ -242,7 +242,8 @@ int shoal__save_namespace_of(struct shoal_encoder *e, PyObject *globals, bool se
     if (index >= 0)
         return shoal__get_index(e, index);
     const struct shoal_inheritance *inheritance = e->hooks.inheritance;
-    int64_t number = seeded && inheritance && inheritance->space ? inheritance->space(inheritance->context, globals) : -1;
+    bool numbered = seeded && inheritance && inheritance->space;
+    int64_t number = numbered ? inheritance->space(inheritance->context, globals) : -1;
     if (number >= 0)
         return shoal__save_small(e, (long)number) < 0 || shoal__op(e, OP_BINPERSID) < 0 ? -1 : shoal__put_key(e, key);
     if (shoal__empty_dict(e) < 0 || shoal__put_key(e, key) < 0)

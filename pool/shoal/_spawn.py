@@ -116,7 +116,8 @@ class SpawnStart:
             path = getattr(sys.modules["__main__"], "__file__", None)
         let_import(engine, initializer, path)
         with self._inheriting.starting():
-            setup = engine.dumps((initializer, tuple(initargs)), ForkingPickler._extra_reducers)  # type: ignore[attr-defined]
+            reducers = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
+            setup = engine.dumps((initializer, tuple(initargs)), reducers)
         with open(_memory(setup), "rb") as file:
             self._setup.add(file.fileno())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Results that nobody has fetched count towards the budget, those that the user keeps do not; submitters wait or hear."""
+"""Results that nobody has fetched count towards the budget, those the user keeps do not; who submits waits or hears."""
 
 import pytest
 
