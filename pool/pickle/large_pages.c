@@ -72,7 +72,13 @@ void shoal__large_pages_begin(struct shoal__large_pages *pages, size_t stream_si
     if (stream_size < LARGE_STREAM)
         return;
     PyObject_GetArenaAllocator(&pages->usual);
-    pages->wanted = is_own(&pages->usual);
+    if (pages->usual.ctx != NULL)
+        return;
+    if (pages->judged != pages->usual.free) { /* looking up addresses takes some microseconds */
+        pages->judged = pages->usual.free;
+        pages->is_own = is_own(&pages->usual);
+    }
+    pages->wanted = pages->is_own;
 }
 
 void shoal__large_pages_use(struct shoal__large_pages *pages)

@@ -30,6 +30,8 @@ struct shoal__large_pages {
     PyObjectArenaAllocator usual; /* Python's own, while ours is in its place */
     uint8_t *at;                  /* what is left of the last stretch */
     size_t left;
+    void (*judged)(void *, void *, size_t); /* the `free` that was looked at last; NULL: none was */
+    bool is_own; /* what was found: it is Python's */
     bool wanted; /* for this stream */
     bool used;   /* just now */
 };
