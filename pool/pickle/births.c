@@ -142,18 +142,35 @@ static int save_one(struct shoal_encoder *e, const struct shoal_late *late)
     }
 }
 
-/* Takes the first that waits for the birth out of the list. */
+/* Is it the name by which a function knows the class itself? */
+static bool is_its_name(const struct shoal_late *late)
+{
+    if (!late->birth)
+        return false;
+    PyObject *value = late->kind == LATE_CELL ? PyCell_GET(late->owner) : late->value;
+    return (late->kind == LATE_CELL || late->kind == LATE_GLOBAL) && value == late->birth->class;
+}
+
+/*
+ * Takes the next that waits for the birth out of the list: its names first, since what else waits may have a subclass
+ * in it, whose hooks need them.
+ */
 static bool next_late(struct shoal_encoder *e, const struct shoal_birth *birth, struct shoal_late *ret_late)
 {
+    Py_ssize_t first = -1;
     for (Py_ssize_t i = 0; i < e->late_count; i++) {
-        if (e->late[i].birth != birth)
+        if (e->late[i].birth != birth || (first >= 0 && !is_its_name(&e->late[i])))
             continue;
-        *ret_late = e->late[i];
-        e->late_count--;
-        memmove(&e->late[i], &e->late[i + 1], (size_t)(e->late_count - i) * sizeof *e->late);
-        return true;
+        first = i;
+        if (is_its_name(&e->late[i]))
+            break;
     }
-    return false;
+    if (first < 0)
+        return false;
+    *ret_late = e->late[first];
+    e->late_count--;
+    memmove(&e->late[first], &e->late[first + 1], (size_t)(e->late_count - first) * sizeof *e->late);
+    return true;
 }
 
 /* Who needed it is not known any more; what it was is. */

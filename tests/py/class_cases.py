@@ -96,6 +96,23 @@ CASES = {
         "class it(metaclass=M): pass",
         "assert type(it).names == ['it']",
     ),
+    "registry that is met before the subclasses in it": (
+        """
+        def make():
+            class Base:
+                subclasses = []
+                def __init_subclass__(cls, **keywords): Base.subclasses.append(cls)
+            class First(Base): pass
+            class Second(First): pass
+            return Base
+        it = make()
+        """,
+        """
+        assert [(c.__name__, c.__mro__[-2]) for c in it.subclasses] == [('First', it), ('Second', it)]
+        class Third(it.subclasses[1]): pass
+        assert it.subclasses.pop() is Third
+        """,
+    ),
     "registry inside of an object": (
         """
         class Registry:
