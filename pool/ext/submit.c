@@ -286,6 +286,26 @@ static void submission_end(struct submission *submission)
         engine_feed(engine); /* what could not use the ring while we did */
 }
 
+/* Into the backlog, with its stream: in `heap` (stolen), in the ring, or (NULL, not in the ring) in its block. */
+static int put_off(struct submission *submission, struct pending *ready, uint8_t *heap)
+{
+    bool in_ring = heap == NULL && outgoing_in_ring(&submission->out);
+    if (in_ring) {
+        heap = PyMem_RawMalloc(ready->stream_bytes);
+        if (heap != NULL)
+            memcpy(heap, submission->out.sink.start, ready->stream_bytes);
+    } else if (heap != NULL) { /* it was made with room to grow; there may be many that wait */
+        uint8_t *cut = PyMem_RawRealloc(heap, ready->stream_bytes);
+        heap = cut != NULL ? cut : heap;
+    }
+    if ((in_ring && heap == NULL) || queue_pending(submission->engine, ready, heap) < 0) {
+        PyMem_RawFree(heap);
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
 /* Publish what was written, or put it into the backlog. Takes a reference to owner. */
 static int submission_publish(struct submission *submission, struct owner *owner, struct pending *ready)
 {
@@ -331,18 +351,8 @@ static int submission_publish(struct submission *submission, struct owner *owner
         shoal_taskqueue_wake(engine->queue);
         return 0;
     }
-    if (in_ring) {
-        heap = PyMem_RawMalloc(ready->stream_bytes);
-        if (heap != NULL)
-            memcpy(heap, out->sink.start, ready->stream_bytes);
-    } else if (small) { /* it was made with room to grow; there may be many that wait */
-        uint8_t *cut = PyMem_RawRealloc(heap, ready->stream_bytes);
-        heap = cut != NULL ? cut : heap;
-    }
-    if ((in_ring && heap == NULL) || queue_pending(engine, ready, heap) < 0) {
-        PyMem_RawFree(heap);
+    if (put_off(submission, ready, heap) < 0) {
         Py_DECREF(ready->owner);
-        PyErr_NoMemory();
         goto fail;
     }
     if (submission->ring_held)

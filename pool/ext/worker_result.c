@@ -285,6 +285,20 @@ bool result_add(struct engine *engine, uint32_t item, PyObject *object)
     return true;
 }
 
+/* Bytes of its stream, or -1. Pickling runs user code, which may bring us here again: then with another encoder. */
+static int64_t encode_result(struct worker_side *side, struct outgoing *out, PyObject *object)
+{
+    bool own = side->encoder_busy;
+    struct shoal_encoder *encoder = own ? shoal_encoder_new(out->state->pickle) : side->encoder;
+    side->encoder_busy = true;
+    int error = encoder == NULL || outgoing_section(out, encoder, &object, 1) < 0 ? -1 : 0;
+    if (own)
+        shoal_encoder_free(encoder);
+    else
+        side->encoder_busy = false;
+    return error == 0 ? outgoing_seal(out) : -1;
+}
+
 int result_send(struct engine *engine, enum record_kind kind, uint32_t item, bool last, PyObject *object,
                 PyObject *arguments)
 {
@@ -303,15 +317,7 @@ int result_send(struct engine *engine, enum record_kind kind, uint32_t item, boo
     out.root = "result";
     out.inheritance = engine_inheritance(engine);
     out.own_block = last && side->task.item_count == 1 ? side->own_block : NULL;
-    bool own_encoder = side->encoder_busy;
-    struct shoal_encoder *encoder = own_encoder ? shoal_encoder_new(engine->state->pickle) : side->encoder;
-    side->encoder_busy = true;
-    int error = encoder == NULL || outgoing_section(&out, encoder, &object, 1) < 0 ? -1 : 0;
-    if (own_encoder)
-        shoal_encoder_free(encoder);
-    else
-        side->encoder_busy = false;
-    int64_t stream_bytes = error == 0 ? outgoing_seal(&out) : -1;
+    int64_t stream_bytes = encode_result(side, &out, object);
     PyObject *type = NULL, *value = NULL, *traceback = NULL;
     if (stream_bytes < 0)
         PyErr_Fetch(&type, &value, &traceback);
@@ -333,6 +339,7 @@ int result_send(struct engine *engine, enum record_kind kind, uint32_t item, boo
     };
     uint64_t block_bytes = outgoing_block_bytes(&out, (uint64_t)stream_bytes);
     uint8_t *block = NULL;
+    int error = 0;
     if (block_bytes > 0) {
         if (outgoing_in_ring(&out) && !(side->lease_there && side->lease_bytes >= block_bytes)) {
             /* asking for memory is a record as well, and would be written over ours */
