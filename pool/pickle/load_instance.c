@@ -17,8 +17,8 @@
  *          of these end the epoch): the promised dicts are made from their instances, which still are as they were.
  *
  * Whether a class is usual is looked up once, and once per stream whether an instance can be given certain attributes:
- * a shape is the keys of a state, as objects. The version tag of the class says that both still hold. A shape's keys
- * are alive as long as the shape, so comparing their addresses is enough.
+ * a shape is the keys of a state, as objects. The version of the class (type_version.h) says that both still hold. A
+ * shape's keys are alive as long as the shape, so comparing their addresses is enough.
  *
  * Cost: a stream of n states holds at most n promises (16 bytes each) and SHAPES_MAX shapes; what goes beyond is built
  * in the usual way.
@@ -26,6 +26,7 @@
 #include "decoder.h"
 
 #include "opcodes.h"
+#include "type_version.h"
 
 enum {
     CLASSES = 16,
@@ -36,7 +37,7 @@ enum {
 
 struct shoal__class {
     PyTypeObject *type; /* compared, never followed */
-    unsigned version;
+    uint64_t version;
     bool usual;
     struct shoal__shape *shapes;
 };
@@ -52,16 +53,6 @@ struct shoal__promised {
     size_t index; /* in the memo */
     const struct shoal__shape *shape;
 };
-
-/* 0: the class cannot be told from what it will be. */
-static unsigned version_of(const PyTypeObject *type)
-{
-#if PY_VERSION_HEX < 0x030D0000
-    if (!PyType_HasFeature((PyTypeObject *)type, Py_TPFLAGS_VALID_VERSION_TAG))
-        return 0;
-#endif
-    return (unsigned)type->tp_version_tag;
-}
 
 /* Are the names in the namespaces of a class and its bases str? Then looking for another one runs no user code. */
 static bool has_plain_names(const PyTypeObject *type)
@@ -97,7 +88,7 @@ static bool can_be_filled(const struct shoal_decoder *decoder, PyTypeObject *typ
 static struct shoal__class *find_class(struct shoal_decoder *decoder, PyTypeObject *type)
 {
     struct shoal__class *classes = decoder->instances.classes;
-    unsigned version = version_of(type);
+    uint64_t version = shoal__type_version(decoder->state, type);
     if (classes != NULL && version != 0) {
         struct shoal__class *found = &classes[((uintptr_t)type >> 4) % CLASSES];
         if (found->type == type && found->version == version)
@@ -111,7 +102,7 @@ static struct shoal__class *find_class(struct shoal_decoder *decoder, PyTypeObje
     }
     shoal__own(decoder); /* the names that are looked up may be anything */
     bool usual = can_be_filled(decoder, type);
-    version = version_of(type); /* looking it up gives it one */
+    version = shoal__type_version(decoder->state, type); /* looking it up gives it one */
     if (version == 0)
         return NULL;
     struct shoal__class *entry = &classes[((uintptr_t)type >> 4) % CLASSES];

@@ -5,18 +5,10 @@
  * What object.__reduce_ex__ answers for an instance that overrides nothing of the protocol is always the same:
  * (copyreg.__newobj__, (class,), __dict__, None, None). The first instance of a class is asked and its answer checked
  * to have that form; for the others the same bytes are written straight from the __dict__, as long as the class and its
- * bases have not changed (their version tag says so). Anything out of the ordinary goes the long way.
+ * bases have not changed (type_version.h). Anything out of the ordinary goes the long way.
  */
 #include "encoder.h"
-
-static unsigned version_of(PyTypeObject *type)
-{
-#if PY_VERSION_HEX < 0x030D0000
-    if (!PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG))
-        return 0;
-#endif
-    return (unsigned)type->tp_version_tag;
-}
+#include "type_version.h"
 
 static struct shoal_plain_type *entry_of(struct shoal_pickle_state *state, PyTypeObject *type)
 {
@@ -107,7 +99,7 @@ void shoal__learn_instance(struct shoal_encoder *e, PyObject *obj, PyObject *val
     if (!dict)
         return;
     if (is_usual_answer(e->state, value, obj, dict) && has_no_slots(&e->state->names, type))
-        *entry_of(e->state, type) = (struct shoal_plain_type){type, version_of(type)};
+        *entry_of(e->state, type) = (struct shoal_plain_type){type, shoal__type_version(e->state, type)};
     Py_DECREF(dict);
 }
 
@@ -115,9 +107,8 @@ int shoal__save_instance(struct shoal_encoder *e, PyObject *obj)
 {
     PyTypeObject *type = Py_TYPE(obj);
     const struct shoal_plain_type *entry = entry_of(e->state, type);
-    /* A tag is never given twice, so an entry for a type that has died cannot match. */
-    if (entry->type != type || entry->version == 0 || entry->version != version_of(type) || e->protocol < 2 ||
-        e->hooks.persistent_id)
+    if (entry->type != type || entry->version == 0 || entry->version != shoal__type_version(e->state, type) ||
+        e->protocol < 2 || e->hooks.persistent_id)
         return 0;
     PyObject *dict = ordinary_dict(&e->state->names, obj);
     if (!dict)

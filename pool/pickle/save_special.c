@@ -6,23 +6,15 @@
  * be imported yet, and most objects are of none of them and must not pay for that.
  *
  * So each type is looked at once. What was found, which mostly is "nothing", stays in a table by the type's address,
- * four that fall together side by side, as long as the type's version tag is the same: a tag is never given twice, so
- * an entry for a type that died or was changed cannot match. An ordinary object pays a comparison or two.
+ * four that fall together side by side, as long as the type's version (type_version.h) is the same: an entry for a type
+ * that died or was changed cannot match. An ordinary object pays a comparison or two.
  *
  * Types that only C can take apart are listed here; the others, and subclasses, are those of shoal._describe, which is
  * asked with the type and gives a describer: a callable(obj, protocol) -> what __reduce__ would say, or None.
  */
 #include "births.h"
 #include "special.h"
-
-static unsigned version_of(PyTypeObject *type)
-{
-#if PY_VERSION_HEX < 0x030D0000
-    if (!PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG))
-        return 0;
-#endif
-    return (unsigned)type->tp_version_tag;
-}
+#include "type_version.h"
 
 /* ---- savers for what other files write, in the form of this table ---- */
 
@@ -238,7 +230,7 @@ static int find_out(struct shoal_encoder *e, PyTypeObject *type, struct shoal_sp
     if (is_exception && shoal__learn_exception(e, type, entry) < 0)
         return -1;
     _PyType_Lookup(type, e->state->names.reduce_ex); /* gives it a version tag if it has none */
-    entry->version = version_of(type);
+    entry->version = shoal__type_version(e->state, type);
     if (is_exception)
         return 0;
     entry->save = saver_of_builtin(type);
@@ -270,7 +262,8 @@ int shoal__save_special(struct shoal_encoder *e, PyObject *obj)
     size_t set = ((uintptr_t)type >> 5) % (SHOAL_SPECIAL_TYPES / SHOAL_SPECIAL_WAYS);
     struct shoal_special_type *entries = &e->state->special_types[set * SHOAL_SPECIAL_WAYS];
     for (int i = 0; i < SHOAL_SPECIAL_WAYS; i++)
-        if (entries[i].type == type && entries[i].version != 0 && entries[i].version == version_of(type))
+        if (entries[i].type == type && entries[i].version != 0 &&
+            entries[i].version == shoal__type_version(e->state, type))
             return save_with(e, obj, &entries[i]);
     struct shoal_special_type found;
     if (find_out(e, type, &found) < 0)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "code.h"
+#include "type_version.h"
 
 static int import_into(PyObject **ret_object, const char *module, const char *attribute)
 {
@@ -72,6 +73,31 @@ static int shared_init(struct shoal_state_shared *shared)
             return -1;
     return 0;
 }
+
+#if PY_VERSION_HEX < 0x030B0000
+
+static int watched_type_init(struct shoal_pickle_state *state)
+{
+    PyType_Slot no_slots[] = {{0, NULL}};
+    PyType_Spec spec = {.name = "shoal._ext.Watched", .basicsize = sizeof(PyObject), .slots = no_slots};
+    state->shared.watched_type = PyType_FromSpec(&spec);
+    return state->shared.watched_type ? 0 : -1;
+}
+
+void shoal__type_version_new_epoch(struct shoal_pickle_state *state)
+{
+    state->tag_epoch++;
+    _PyType_Lookup((PyTypeObject *)state->shared.watched_type, state->names.class_); /* gives it a tag */
+}
+
+#else
+
+static int watched_type_init(struct shoal_pickle_state *Py_UNUSED(state))
+{
+    return 0;
+}
+
+#endif
 
 void shoal_pickle_state_set_memory_meter(struct shoal_pickle_state *state, shoal_memory_meter meter)
 {
@@ -162,7 +188,7 @@ int shoal_pickle_state_init(PyObject *module, struct shoal_pickle_state **ret_st
         PyErr_NoMemory();
         return -1;
     }
-    if (shared_init(&state->shared) < 0 || names_init(&state->names) < 0)
+    if (shared_init(&state->shared) < 0 || names_init(&state->names) < 0 || watched_type_init(state) < 0)
         goto fail;
     state->shared.capsule = PyCapsule_New(state, SHOAL_PICKLE_STATE_ATTRIBUTE, NULL);
     if (!state->shared.capsule ||

@@ -40,6 +40,7 @@ struct shoal_state_shared {
     PyObject *codecs_encode; /* _codecs.encode */
     PyObject *chain_map;     /* collections.ChainMap */
     PyObject *import_module; /* importlib.import_module */
+    PyObject *watched_type;  /* of Python 3.10 (type_version.h), else NULL */
 };
 
 /* Interned attribute and method names: the field is called as the name, without the outer underscores. */
@@ -219,7 +220,7 @@ struct shoal_code_opcodes {
 /* A class whose instances are written without asking them, as long as its version is this (save_instance.c). */
 struct shoal_plain_type {
     PyTypeObject *type; /* compared, never followed */
-    unsigned version;   /* 0: no entry */
+    uint64_t version;   /* 0: no entry */
 };
 
 enum { SHOAL_PLAIN_TYPES = 256 };
@@ -227,7 +228,7 @@ enum { SHOAL_PLAIN_TYPES = 256 };
 /* What is known of a type whose objects were about to be asked how they are made again (save_special.c). */
 struct shoal_special_type {
     PyTypeObject *type; /* compared, never followed */
-    unsigned version;   /* 0: no entry */
+    uint64_t version;   /* 0: no entry */
     unsigned facts;     /* of exceptions (save_exception.c) */
     /* NULL: nothing special about it */
     int (*save)(struct shoal_encoder *e, PyObject *obj, const struct shoal_special_type *kind);
@@ -262,6 +263,7 @@ struct shoal_pickle_state {
     struct shoal_state_classes classes;
     struct shoal_state_dataclasses dataclasses;
     struct shoal_dataclass_layout dataclass_layout;
+    unsigned tag_epoch;  /* of Python 3.10 (type_version.h) */
     unsigned fork_epoch; /* how many forks lie between the first process and this one */
     struct shoal_code_opcodes opcodes;
     struct shoal_known_code known_codes[SHOAL_KNOWN_CODES];
