@@ -18,6 +18,19 @@ def run(work, rounds):
     sys._clear_type_cache()  # it keeps names of attributes until their place is taken
 
 
+def blocks_grow(work, by, rounds=60):
+    """Are there `by` more allocated blocks after each round of work? Tables that fill up have their end."""
+    before = None
+    for _ in range(rounds):
+        work()
+        gc.collect()
+        blocks = sys.getallocatedblocks()
+        if before is not None and blocks - before < by:
+            return False
+        before = blocks
+    return True
+
+
 def leaks(work, rounds=ROUNDS):
     """Do so many rounds of work leave memory behind, again and again? A cache or a table that grows has its end."""
     run(work, rounds)
