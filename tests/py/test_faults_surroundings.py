@@ -54,7 +54,7 @@ def test_a_task_that_is_killed_for_lack_of_memory(small_cgroup):
         assert works(pool)
 
 
-def test_the_budget_respects_the_limit_of_a_cgroup_and_is_an_error_beyond_it(small_cgroup, fresh_python):
+def test_a_cgroups_limit_bounds_the_budget_and_is_an_error(small_cgroup, fresh_python):
     limits = [small_cgroup.parent / name for name in ("memory.limit_in_bytes", "memory.max")]
     next(limit for limit in limits if limit.exists()).write_text(str(256 << 20))
     done = fresh_python(
