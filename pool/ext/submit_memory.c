@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <shoal/killpoint.h>
 
@@ -132,7 +133,7 @@ static bool block_settled(void *arg)
     wait->error = shoal_arena_alloc(wait->engine->home->arena, wait->bytes, &wait->offset);
     wait->settled = !memory_may_come(wait->error) || wait->engine->dead || !worth_waiting(wait);
     if (wait->settled && wait->error >= 0)
-        SHOAL_PARENT_POINT("memory: block found", raise(SIGINT) == 0);
+        SHOAL_PARENT_POINT("memory: block found", kill(getpid(), SIGINT) == 0); /* to the process, as Ctrl-C is */
     return wait->settled;
 }
 

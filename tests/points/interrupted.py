@@ -2,6 +2,7 @@
 """Ctrl-C just when another thread has found memory for a submission that waits for it; prints what was left over."""
 
 import os
+import signal
 import tempfile
 import threading
 
@@ -15,6 +16,7 @@ LARGE = numpy.zeros(6 << 20, numpy.uint8)
 
 
 def main():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs us in the background ignores it
     os.environ.update(SHOAL_KILL_SPARE=str(os.getpid()), SHOAL_KILL_AT="")
     used()
     before = used()
