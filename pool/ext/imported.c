@@ -9,9 +9,7 @@
 struct settled { /* a global that the import of the main module makes */
     bool is_literal;      /* and the parent has never been seen with another value than: */
     struct likeness then;
-    bool judged;          /* `now` was tried: can it be sent? */
-    bool can_be_sent;
-    struct likeness now;
+    struct judgement now; /* can what it is now be sent? */
 };
 
 struct imported {
@@ -106,19 +104,12 @@ static int can_be_sent(struct imported *self, struct settled *one, PyObject *val
 {
     if (PyFunction_Check(value) || PyType_Check(value) || PyModule_Check(value))
         return 1;
-    if (one->judged && likeness_same(&one->now, value))
-        return one->can_be_sent;
+    if (judgement_holds(&one->now, value))
+        return one->now.verdict;
     Py_INCREF(value);
-    PyObject *answer = PyObject_CallOneArg(self->can_be_sent, value);
-    int verdict = answer == NULL ? -1 : PyObject_IsTrue(answer);
-    Py_XDECREF(answer);
-    if (verdict >= 0) {
-        likeness_clear(&one->now);
-        one->judged = likeness_take(&one->now, value) == 0;
-        one->can_be_sent = verdict;
-        if (!one->judged)
-            verdict = -1;
-    }
+    int verdict = judgement_ask(self->can_be_sent, value);
+    if (verdict >= 0)
+        verdict = judgement_keep(&one->now, value, verdict);
     Py_DECREF(value);
     return verdict;
 }
@@ -187,7 +178,7 @@ static void imported_dealloc(struct imported *self)
     imported_clear(self);
     for (size_t i = 0; i < self->settled_count; i++) {
         likeness_clear(&self->settled[i].then);
-        likeness_clear(&self->settled[i].now);
+        likeness_clear(&self->settled[i].now.subject);
     }
     PyMem_Free(self->settled);
     Py_CLEAR(self->namespace);

@@ -10,9 +10,7 @@ struct binding { /* a global of __main__ */
     bool unset;           /* it was not there then, or None: what "not set yet" looks like */
     bool missing;         /* it was not there */
     bool diverged;        /* later workers have something else */
-    bool judged;          /* `now` was tried: can it be sent? */
-    bool can_be_sent;
-    struct likeness now;
+    struct judgement now; /* can what it is now be sent? */
 };
 
 struct member { /* a function or class */
@@ -238,21 +236,12 @@ static bool binding_changed(struct binding binding, PyObject *value)
 /* It was not set when the workers were forked: what it is now does not count if it cannot be sent. 1, 0, -1. */
 static int can_be_sent(struct inherited *self, uint32_t index, PyObject *value)
 {
-    struct binding *binding = &self->bindings[index];
-    if (binding->judged && likeness_same(&binding->now, value))
-        return binding->can_be_sent;
+    if (judgement_holds(&self->bindings[index].now, value))
+        return self->bindings[index].now.verdict;
     Py_INCREF(value);
-    PyObject *answer = PyObject_CallOneArg(self->can_be_sent, value);
-    int verdict = answer == NULL ? -1 : PyObject_IsTrue(answer);
-    Py_XDECREF(answer);
-    binding = &self->bindings[index]; /* they may have moved */
-    if (verdict >= 0) {
-        likeness_clear(&binding->now);
-        binding->judged = likeness_take(&binding->now, value) == 0;
-        binding->can_be_sent = verdict;
-        if (!binding->judged)
-            verdict = -1;
-    }
+    int verdict = judgement_ask(self->can_be_sent, value);
+    if (verdict >= 0) /* the bindings may have moved */
+        verdict = judgement_keep(&self->bindings[index].now, value, verdict);
     Py_DECREF(value);
     return verdict;
 }
@@ -376,7 +365,7 @@ static void inherited_dealloc(struct inherited *self)
     for (size_t i = 0; i < self->binding_count; i++) {
         Py_DECREF(self->bindings[i].name);
         likeness_clear(&self->bindings[i].then);
-        likeness_clear(&self->bindings[i].now);
+        likeness_clear(&self->bindings[i].now.subject);
     }
     PyMem_Free(self->members);
     PyMem_Free(self->bindings);

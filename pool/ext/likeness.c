@@ -235,3 +235,24 @@ uint64_t definition_digest(PyObject *obj)
         return digest_function((PyFunctionObject *)obj, WRAPPED_MAX);
     return PyType_Check(obj) ? digest_class((PyTypeObject *)obj) : 0;
 }
+
+bool judgement_holds(const struct judgement *judgement, PyObject *obj)
+{
+    return judgement->made && likeness_same(&judgement->subject, obj);
+}
+
+int judgement_ask(PyObject *judge, PyObject *obj)
+{
+    PyObject *answer = PyObject_CallOneArg(judge, obj);
+    int verdict = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    return verdict;
+}
+
+int judgement_keep(struct judgement *judgement, PyObject *obj, int verdict)
+{
+    likeness_clear(&judgement->subject);
+    judgement->made = likeness_take(&judgement->subject, obj) == 0;
+    judgement->verdict = verdict;
+    return judgement->made ? verdict : -1;
+}

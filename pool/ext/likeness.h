@@ -23,6 +23,18 @@ int likeness_take(struct likeness *likeness, PyObject *obj); /* 0, or -1 with Me
 bool likeness_same(const struct likeness *likeness, PyObject *obj);
 void likeness_clear(struct likeness *likeness);
 
+/* What was found out about an object, as long as it is still what it was. */
+struct judgement {
+    bool made;
+    bool verdict;
+    struct likeness subject;
+};
+
+bool judgement_holds(const struct judgement *judgement, PyObject *obj);
+/* What the callable says of the object: 1, 0, -1. It may run user code, and so move what the caller points to. */
+int judgement_ask(PyObject *judge, PyObject *obj);
+int judgement_keep(struct judgement *judgement, PyObject *obj, int verdict); /* the verdict, or -1 with MemoryError */
+
 /* Of a Python function or a class: everything that makes it what it is. 0 for anything else. */
 uint64_t definition_digest(PyObject *obj);
 
