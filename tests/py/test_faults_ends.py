@@ -80,6 +80,9 @@ def test_a_pool_outlives_the_thread_that_made_it():
         with pytest.raises(shoal.WorkerLost):
             pool.apply(kill_self)
         assert works(pool)
+        assert pool.map(square, range(10)) == [x * x for x in range(10)]
+        os.kill(pool._pool[0].pid, 9)
+        assert pool.map(square, range(10)) == [x * x for x in range(10)]
 
 
 def test_a_generator_that_raises_half_way_costs_what_comes_after(pool):

@@ -212,17 +212,6 @@ def test_many_threads_may_use_one_pool(pool):
     assert not failures
 
 
-def test_a_pool_made_in_a_thread_outlives_the_thread():
-    box = []
-    thread = threading.Thread(target=lambda: box.append(shoal.Pool(2)))
-    thread.start()
-    thread.join()
-    with box.pop() as pool:
-        assert pool.map(square, range(10)) == [x * x for x in range(10)]
-        os.kill(pool._pool[0].pid, 9)
-        assert pool.map(square, range(10)) == [x * x for x in range(10)]
-
-
 def test_the_end_of_a_worker_can_be_waited_for():
     with shoal.Pool(2) as pool:
         first, second = pool._pool
