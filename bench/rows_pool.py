@@ -45,6 +45,8 @@ def shoal_executor():
     import shoal
 
     with shoal.ProcessPoolExecutor(WORKERS) as executor:
+        # It starts its workers at the first task; wait for them, so that they are there to be pinned.
+        list(executor.map(add_one, range(100)))
         yield executor
 
 
