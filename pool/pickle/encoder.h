@@ -228,6 +228,9 @@ int shoal__save_instance(struct shoal_encoder *e, PyObject *obj);
 void shoal__learn_instance(struct shoal_encoder *e, PyObject *obj, PyObject *value);
 /* numpy arrays. 1: written; 0: it is none, or numpy is to be asked; -1. */
 int shoal__save_array(struct shoal_encoder *e, PyObject *obj);
+int shoal__save_object_array(struct shoal_encoder *e, PyObject *array); /* likewise; its dtype is array_objects */
+int shoal__save_dtype(struct shoal_encoder *e, PyObject *dtype);
+int shoal__save_shape(struct shoal_encoder *e, const Py_buffer *view, bool reversed);
 int shoal__save_code(struct shoal_encoder *e, PyObject *obj);
 
 /* 1: written; 0: not one of those that only travel by value; -1. For objects with no reducer of their own. */

@@ -13,7 +13,7 @@
  * Times have no buffer, and numpy writes them as bytes, copied thrice on their way. Within a pool they go as the
  * integers that they are.
  *
- * Left to numpy: subclasses, arrays of objects, times elsewhere, those whose axes lie in another order, protocols below
+ * Arrays of objects: save_object_array.c. Left to numpy: subclasses, other arrays with objects, times elsewhere, those whose axes lie in another order, protocols below
  * 5, picklers that ask for persistent ids (they would miss the parts), and what is in pieces for those with a
  * buffer_callback (they expect it in band).
  */
@@ -111,7 +111,7 @@ static int save_known_dtype(struct shoal_encoder *e, PyObject *dtype)
     return result;
 }
 
-static int save_dtype(struct shoal_encoder *e, PyObject *dtype)
+int shoal__save_dtype(struct shoal_encoder *e, PyObject *dtype)
 {
     int64_t index = shoal__find(e, dtype);
     int result = index >= 0 ? shoal__get_index(e, index) : save_known_dtype(e, dtype);
@@ -120,7 +120,7 @@ static int save_dtype(struct shoal_encoder *e, PyObject *dtype)
     return result < 0 ? -1 : 0;
 }
 
-static int save_shape(struct shoal_encoder *e, const Py_buffer *view, bool reversed)
+int shoal__save_shape(struct shoal_encoder *e, const Py_buffer *view, bool reversed)
 {
     if (shoal__begin_tuple(e, view->ndim) < 0)
         return -1;
@@ -141,10 +141,10 @@ static int save_call(struct shoal_encoder *e, PyObject *dtype, PyObject *buffer,
         return -1;
     if ((how == IN_PIECES ? shoal__op(e, OP_NEXT_BUFFER) : shoal__save_picklebuffer(e, buffer)) < 0)
         return -1;
-    if (save_dtype(e, dtype) < 0)
+    if (shoal__save_dtype(e, dtype) < 0)
         return -1;
     const Py_buffer *view = PyPickleBuffer_GetBuffer(buffer); /* the callback may have released it */
-    if (!view || save_shape(e, view, how == FORTRAN_ORDER) < 0 || shoal__raw(e, order, sizeof order) < 0 ||
+    if (!view || shoal__save_shape(e, view, how == FORTRAN_ORDER) < 0 || shoal__raw(e, order, sizeof order) < 0 ||
         shoal__end_tuple(e, 4) < 0)
         return -1;
     return shoal__op(e, OP_REDUCE);
@@ -200,9 +200,13 @@ int shoal__save_array(struct shoal_encoder *e, PyObject *obj)
     PyObject *dtype = PyObject_GetAttrString(obj, "dtype");
     if (!dtype)
         return -1;
+    if (dtype == e->state->writer.array_objects) {
+        Py_DECREF(dtype); /* borrowed from the state from here on */
+        return shoal__save_object_array(e, obj);
+    }
     PyObject *source = Py_NewRef(obj);
-    PyObject *buffer = dtype == e->state->writer.array_objects ? NULL : PyPickleBuffer_FromObject(obj);
-    if (!buffer && dtype != e->state->writer.array_objects) { /* a type without a format */
+    PyObject *buffer = PyPickleBuffer_FromObject(obj);
+    if (!buffer) { /* a type without a format */
         PyErr_Clear();
         Py_SETREF(source, integers_of_times(e, obj, dtype));
         buffer = source ? PyPickleBuffer_FromObject(source) : NULL;
