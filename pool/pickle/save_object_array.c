@@ -4,12 +4,12 @@
  *
  * What is written is what numpy answers to __reduce__: an empty array, and the items as a list in its state. But there
  * is no list: the items are saved from where they lie. So strings that are in this array only have one reference, and
- * in streams that allow it (encoder.h, "sparse") need no memo entry; and nothing is written to them, which in a process
- * that has forked would copy the pages of all.
+ * in streams that allow it (encoder.h, "sparse") need no memo entry; and nothing is written to them, which in a
+ * process that has forked would copy the pages of all.
  *
  * Saving anything but simple objects and strings may run code that changes the array. numpy's list would not see that:
- * from the first such item on, a list is what is saved from here, too. Saving a string may let another thread run, which
- * may give the array other memory: it is looked at anew.
+ * from the first such item on, a list is what is saved from here, too. Saving a string may let another thread run,
+ * which may give the array other memory: it is looked at anew.
  *
  * Left to numpy: arrays that do not lie in order.
  */
