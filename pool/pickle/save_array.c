@@ -13,9 +13,9 @@
  * Times have no buffer, and numpy writes them as bytes, copied thrice on their way. Within a pool they go as the
  * integers that they are.
  *
- * Arrays of objects: save_object_array.c. Left to numpy: subclasses, other arrays with objects, times elsewhere, those whose axes lie in another order, protocols below
- * 5, picklers that ask for persistent ids (they would miss the parts), and what is in pieces for those with a
- * buffer_callback (they expect it in band).
+ * Arrays of objects: save_object_array.c. Left to numpy: subclasses, other arrays with objects, times elsewhere, those
+ * whose axes lie in another order, protocols below 5, picklers that ask for persistent ids (they would miss the parts),
+ * and what is in pieces for those with a buffer_callback (they expect it in band).
  */
 #include "encoder.h"
 
