@@ -7,6 +7,8 @@
 
 #include "engine.h"
 
+#define AT_ONCE_MAX INT32_MAX /* elements in a chunk, chunks in a window: more is the same as that */
+
 static void raise_timeout_error(void)
 {
     PyObject *module = PyImport_ImportModule("multiprocessing");
@@ -124,7 +126,7 @@ static PyObject *group_begin(struct shoal_group *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!OOnpin|O!p:_begin", state->engine_type, &engine, &function, &iterable, &chunk, &star,
                           &mode, &window, &PyTuple_Type, &inputs, &bounded))
         return NULL;
-    if (chunk < 1 || chunk > INT32_MAX || window < 1 || mode < GROUP_LIST || mode > GROUP_UNORDERED ||
+    if (chunk < 1 || window < 1 || mode < GROUP_LIST || mode > GROUP_UNORDERED ||
         self->owner.engine != NULL) {
         PyErr_SetString(PyExc_ValueError, "a group is begun once, with a chunk size and window of at least 1");
         return NULL;
@@ -133,10 +135,10 @@ static PyObject *group_begin(struct shoal_group *self, PyObject *args)
         return NULL;
     self->owner.engine = (struct engine *)Py_NewRef(engine);
     self->function = Py_NewRef(function);
-    self->chunk = (uint32_t)chunk;
+    self->chunk = (uint32_t)Py_MIN(chunk, AT_ONCE_MAX);
     self->star = star;
     self->mode = (enum group_mode)mode;
-    self->window = (uint64_t)window * self->chunk;
+    self->window = (uint64_t)Py_MIN(window, AT_ONCE_MAX) * self->chunk;
     self->bounded = bounded;
     if (self->mode == GROUP_LIST) {
         if (begin_list(self, iterable) < 0)

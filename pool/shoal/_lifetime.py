@@ -11,6 +11,7 @@ ends the engine; at the interpreter's exit the finalizers of those still open ru
 from __future__ import annotations
 
 import multiprocessing
+import operator
 import os
 import weakref
 from collections.abc import Callable, Iterable
@@ -103,9 +104,10 @@ def worker_count(asked: int | None, complaint: str) -> int:
     """Return how many workers to start; `complaint` is for a number below 1."""
     if asked is None:
         return usable_cpus()
-    if asked < 1:
+    count = operator.index(asked)
+    if count < 1:
         raise ValueError(complaint)
-    return asked
+    return count
 
 
 def start_context(asked: Any) -> BaseContext:

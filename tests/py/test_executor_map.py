@@ -7,6 +7,7 @@ import itertools
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -77,6 +78,12 @@ def test_map_gives_up_at_its_timeout(executor):
 def test_map_refuses_a_chunksize_below_one(executor, chunksize):
     with pytest.raises(ValueError, match="chunksize must be >= 1"):
         executor.map(square, [1], chunksize=chunksize)
+
+
+@pytest.mark.parametrize("buffersize, chunksize", [(2**40, 1), (2**33, 2**31), (sys.maxsize, sys.maxsize), (3, 2**40)])
+def test_sizes_beyond_all_input_change_nothing(executor, buffersize, chunksize):
+    results = executor.map(square, range(10), buffersize=buffersize, chunksize=chunksize)
+    assert list(results) == [x * x for x in range(10)]
 
 
 def test_the_rest_of_a_map_may_be_taken_after_shutdown():

@@ -30,6 +30,14 @@ def test_a_pool_needs_a_worker(processes):
         shoal.Pool(processes)
 
 
+@pytest.mark.parametrize("processes", ["2", 2.0, [2]])
+def test_the_number_of_workers_is_an_integer(processes):
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        shoal.Pool(processes)
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        shoal.ProcessPoolExecutor(processes)
+
+
 def test_a_pool_of_more_workers_than_there_can_be_is_refused():
     with pytest.raises(ValueError):
         shoal.Pool(1_000_000)

@@ -3,6 +3,7 @@
 
 import itertools
 import multiprocessing
+import sys
 import time
 
 import pytest
@@ -77,6 +78,14 @@ def test_a_chunksize_below_one_is_refused(pool, chunksize):
         pool.imap(square, [1], chunksize)
     with pytest.raises(ValueError, match=rf"Chunksize must be 1\+, not {chunksize}"):
         pool.imap_unordered(square, [1], chunksize)
+
+
+@pytest.mark.parametrize("chunksize", [2**31, 2**40, sys.maxsize])
+def test_a_chunksize_beyond_all_input_makes_one_chunk(pool, chunksize):
+    squares = [x * x for x in range(10)]
+    assert pool.map(square, range(10), chunksize) == squares
+    assert list(pool.imap(square, iter(range(10)), chunksize)) == squares
+    assert sorted(pool.imap_unordered(square, range(10), chunksize)) == squares
 
 
 # ---- one by one ----
