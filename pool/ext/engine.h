@@ -36,6 +36,7 @@
 #define TASK_IN_RING 1u /* stream_offset is a position in the task ring, else an offset in the region */
 #define TASK_BATCH 2u
 #define TASK_STAR 4u    /* each item is a tuple of arguments */
+#define TASK_APART 8u   /* of a call: function and arguments have a section each */
 
 /* What a worker writes into its result ring. */
 enum record_kind {
@@ -212,7 +213,8 @@ int engine_check_quietly(struct engine *engine); /* the same answer, without tou
 PyObject *engine_reason(struct engine *engine);
 
 /* submit.c */
-int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *triple);
+int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *function, PyObject *args,
+                       PyObject *kwargs); /* args: a tuple; kwargs: NULL or not */
 int engine_submit_batch(struct engine *engine, struct owner *owner, PyObject *function, PyObject *const *items,
                         uint32_t count, uint32_t first_item, bool star, bool may_wait); /* 1: it would have to wait */
 void engine_feed(struct engine *engine);       /* publish what is pending, as far as there is room */

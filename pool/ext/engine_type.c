@@ -6,18 +6,14 @@
 
 /* ---- calls ---- */
 
-static PyObject *triple(PyObject *function, PyObject *args, PyObject *kwargs)
+static PyObject *as_tuple(PyObject *args)
 {
-    if (!PyTuple_CheckExact(args)) {
-        args = PySequence_Tuple(args);
-        if (args == NULL)
-            return NULL;
-    } else {
-        Py_INCREF(args);
-    }
-    PyObject *result = PyTuple_Pack(3, function, args, kwargs == NULL ? Py_None : kwargs);
-    Py_DECREF(args);
-    return result;
+    return PyTuple_CheckExact(args) ? Py_NewRef(args) : PySequence_Tuple(args);
+}
+
+static PyObject *none_as_null(PyObject *object)
+{
+    return object == Py_None ? NULL : object;
 }
 
 static PyObject *engine_submit(struct engine *engine, PyObject *const *args, Py_ssize_t count)
@@ -31,14 +27,14 @@ static PyObject *engine_submit(struct engine *engine, PyObject *const *args, Py_
         PyErr_SetString(PyExc_ValueError, "an item is submitted once");
         return NULL;
     }
-    PyObject *call = triple(args[1], args[2], args[3]);
-    if (call == NULL)
+    PyObject *arguments = as_tuple(args[2]);
+    if (arguments == NULL)
         return NULL;
     item->owner.engine = (struct engine *)Py_NewRef((PyObject *)engine);
     item->owner.urgent = item->owner.watches != NULL;
     engine->watched += item->owner.urgent;
-    int error = engine_submit_call(engine, &item->owner, call);
-    Py_DECREF(call);
+    int error = engine_submit_call(engine, &item->owner, args[1], arguments, none_as_null(args[3]));
+    Py_DECREF(arguments);
     if (error < 0)
         return NULL;
     progress_nudge(engine);
@@ -51,16 +47,16 @@ static PyObject *engine_call(struct engine *engine, PyObject *const *args, Py_ss
         PyErr_SetString(PyExc_TypeError, "call(func, args, kwargs)");
         return NULL;
     }
-    PyObject *call = triple(args[0], args[1], args[2]);
-    struct item *item = call == NULL ? NULL : item_new_for(engine);
+    PyObject *arguments = as_tuple(args[1]);
+    struct item *item = arguments == NULL ? NULL : item_new_for(engine);
     PyObject *value = NULL;
-    if (item != NULL && engine_submit_call(engine, &item->owner, call) == 0) {
+    if (item != NULL && engine_submit_call(engine, &item->owner, args[0], arguments, none_as_null(args[2])) == 0) {
         if (item_wait(item, -1) > 0)
             value = item_value(item);
         else if (!item->owner.done)
             engine_revoke(engine, &item->owner); /* interrupted: nobody will ask for it */
     }
-    Py_XDECREF(call);
+    Py_XDECREF(arguments);
     Py_XDECREF(item);
     return value;
 }

@@ -251,6 +251,36 @@ int64_t outgoing_section(struct outgoing *out, struct shoal_encoder *encoder, Py
     return 1;
 }
 
+/* Texts that a function by value may have, too: a pickle of both would say that they are one. */
+static bool has_text(PyObject *args)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args); i++) {
+        PyObject *argument = PyTuple_GET_ITEM(args, i);
+        if (PyUnicode_Check(argument) || PyBytes_Check(argument))
+            return true;
+    }
+    return false;
+}
+
+int outgoing_call(struct outgoing *out, struct shoal_encoder *encoder, PyObject *function, PyObject *args,
+                  PyObject *kwargs)
+{
+    uint8_t copy[PLAIN_BYTES_MAX];
+    if (kwargs == NULL && PyFunction_Check(function) && plain_write(copy, args) != NULL && !has_text(args)) {
+        out->root = "function";
+        if (outgoing_section(out, encoder, &function, 1) < 0)
+            return -1;
+        return plain_section(out, &args, 1) < 0 ? -1 : 1;
+    }
+    PyObject *call = PyTuple_Pack(3, function, args, kwargs == NULL ? Py_None : kwargs);
+    if (call == NULL)
+        return -1;
+    out->root = "task";
+    int64_t held = outgoing_section(out, encoder, &call, 1);
+    Py_DECREF(call);
+    return held < 0 ? -1 : 0;
+}
+
 int64_t outgoing_seal(struct outgoing *out)
 {
     if (out->taken_count == 0)

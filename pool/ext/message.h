@@ -9,7 +9,7 @@
  *     +--------+--------+--------+--------+-- ... --+-----+-----------+-----------+-- ...
  *       bytes:40 | buffers:24                       to 8    struct buffer_entry, 32 bytes each
  *
- * A call has one section, (function, args, kwargs); a batch has one for the function and one for each item, so that an
+ * A call has one section, (function, args, kwargs), or two, function and args, where these are plain; a batch has one for the function and one for each item, so that an
  * item that cannot be read spoils itself alone, and a batch can be continued in its middle. A result has one section.
  * Items that are plain values (plain.h) share one, as many as follow each other: count:32 and the values instead of a
  * pickle. A single plain value is written so, too.
@@ -82,6 +82,13 @@ void outgoing_clear(struct outgoing *out);
 /* Write one section: the items that are plain, up to the first that is not; or the first one's pickle. How many of the
  * `count` (at least 1) it holds, or -1 with an exception (the section is taken back). */
 int64_t outgoing_section(struct outgoing *out, struct shoal_encoder *encoder, PyObject *const *items, uint32_t count);
+
+/*
+ * Write a call: 0 as one section, (function, args, kwargs or None), 1 as two, function and args, which are plain, so
+ * that nothing of one can be part of the other; or -1 with an exception. args: a tuple; kwargs: NULL or not.
+ */
+int outgoing_call(struct outgoing *out, struct shoal_encoder *encoder, PyObject *function, PyObject *args,
+                  PyObject *kwargs);
 
 /* Pad and make room for the table, so that the stream's size is final: its bytes including the table. -1: exception. */
 int64_t outgoing_seal(struct outgoing *out);

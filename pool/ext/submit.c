@@ -366,7 +366,8 @@ fail:
     return -1;
 }
 
-int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *triple)
+int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *function, PyObject *args,
+                       PyObject *kwargs)
 {
     if (engine_check(engine) < 0 || memory_await_room(engine, true) < 0)
         return -1;
@@ -374,9 +375,9 @@ int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *tri
     if (submission_begin(&submission, engine, true) < 0)
         return -1;
     struct pending ready = {.item_count = 1};
-    submission.out.root = "task";
-    int error = outgoing_section(&submission.out, submission.encoder, &triple, 1) < 0 ? -1 : 0;
-    if (error == 0)
+    int error = outgoing_call(&submission.out, submission.encoder, function, args, kwargs);
+    ready.flags = error > 0 ? TASK_APART : 0;
+    if (error >= 0)
         error = submission_publish(&submission, owner, &ready);
     submission_end(&submission);
     if (error == 0)

@@ -159,20 +159,38 @@ static inline void answer(struct engine *engine, uint32_t item, bool last, PyObj
     }
 }
 
+static PyObject *call_apart(PyObject *function, PyObject *args)
+{
+    if (!PyTuple_CheckExact(args)) {
+        raise_damaged(NULL, "this is not a call");
+        return NULL;
+    }
+    return PyObject_Call(function, args, NULL);
+}
+
 static void serve_call(struct engine *engine)
 {
     struct worker_side *side = engine->side;
-    PyObject *triple = input_begin(engine) < 0 ? NULL : input_next(engine);
+    bool apart = side->task.flags & TASK_APART;
+    PyObject *call = input_begin(engine) < 0 ? NULL : input_next(engine);
+    PyObject *args = apart && call != NULL ? input_next(engine) : NULL;
     SHOAL_KILL_POINT("task: read");
     if (start(engine) < 0) {
-        Py_XDECREF(triple);
+        Py_XDECREF(call);
+        Py_XDECREF(args);
         abandon(engine);
         return;
     }
-    if (triple == NULL)
+    if (call == NULL || (apart && args == NULL)) {
+        Py_XDECREF(call);
         result_send_error(engine, side->task.first_item, true, "arguments", NULL);
-    else
-        answer(engine, side->task.first_item, true, call_triple(triple), triple);
+    } else if (apart) {
+        PyObject *result = call_apart(call, args);
+        Py_DECREF(args);
+        answer(engine, side->task.first_item, true, result, call);
+    } else {
+        answer(engine, side->task.first_item, true, call_triple(call), call);
+    }
 }
 
 /* function: stolen with the last item, so that it is gone when it is decided which blocks are still held. */

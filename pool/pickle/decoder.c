@@ -7,6 +7,7 @@
  */
 #include "decoder.h"
 #include "number.h"
+#include "single_function.h"
 
 enum {
     INDEX_LIMIT_MIN = 256, /* the memo indices and the tuples to walk that any stream may have, however short */
@@ -248,6 +249,9 @@ PyObject *shoal_decode(struct shoal_decoder *decoder, const uint8_t *data, size_
     PyObject *number = shoal_decode_number(data, length, ret_used);
     if (number != NULL)
         return number;
+    PyObject *function = ret_used == NULL ? shoal__decode_function(decoder, data, length) : NULL;
+    if (function != NULL || PyErr_Occurred())
+        return function;
     decoder->give = give;
     decoder->give_context = give_context;
     decoder->end_is_damage = true;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "encoder.h"
 #include "number.h"
+#include "single_function.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -120,6 +121,15 @@ int shoal_encode(struct shoal_encoder *encoder, PyObject *obj, struct shoal_sink
     sink->cursor += number;
     if (number > 0)
         return 0;
+    if (PyFunction_Check(obj)) {
+        int bytes = shoal_sink_room(sink, SHOAL_FUNCTION_BYTES_MAX);
+        if (bytes == 0)
+            bytes = shoal__encode_function(encoder->state, options ? options->inheritance : NULL, obj, sink->cursor);
+        if (bytes > 0)
+            sink->cursor += bytes;
+        if (bytes != 0)
+            return bytes < 0 ? -1 : 0;
+    }
     encoder->sink = sink;
     encoder->hooks = (struct shoal_encoder_hooks){0};
     encoder->root = options ? options->root : NULL;

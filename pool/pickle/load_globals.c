@@ -21,10 +21,28 @@ static PyObject *module_named(const struct shoal_pickle_state *state, PyObject *
     return PyImport_Import(name);
 }
 
+/*
+ * What getattr finds in an ordinary module, if it is in its dict: new reference; or NULL, without an exception. Names
+ * that the type itself has an attribute for all begin with two underscores.
+ */
+static PyObject *in_dict_of(PyObject *module, PyObject *name)
+{
+    if (!PyUnicode_CheckExact(name) || PyUnicode_GET_LENGTH(name) < 2 ||
+        (PyUnicode_READ_CHAR(name, 0) == '_' && PyUnicode_READ_CHAR(name, 1) == '_'))
+        return NULL;
+    PyObject *value = PyDict_GetItemWithError(PyModule_GetDict(module), name); /* borrowed */
+    if (value == NULL)
+        PyErr_Clear();
+    return Py_XNewRef(value);
+}
+
 /* path and module are what the stream says, for the message. */
 static PyObject *get_part(PyObject *parent, PyObject *part, PyObject *path, PyObject *module)
 {
-    PyObject *value = PyObject_GetAttr(parent, part);
+    PyObject *value = PyModule_CheckExact(parent) ? in_dict_of(parent, part) : NULL;
+    if (value != NULL)
+        return value;
+    value = PyObject_GetAttr(parent, part);
     if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
         PyErr_Clear();
         PyErr_Format(PyExc_AttributeError, "Can't get attribute %R on %R", path, module);

@@ -372,6 +372,8 @@ def path_text(steps: list[Step], after: int, missing: int, root: str, root_index
         steps = [*steps[:after], ("gap", None, missing), *steps[after:]]
     if root == "task":
         steps = _task(steps)
+    elif root == "function":
+        steps = steps or [("root", None, "the task's function")]
     elif root == "element":
         steps = [("root", None, f"element {root_index} of the input"), *steps]
     texts, plain = _in_words(steps)
