@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * rebuild.c - the reconstructors that streams name for functions, code, cells and modules: attributes of
- * shoal._rebuild.
+ * rebuild.c - the reconstructors that streams name for functions, code, cells, modules and items of
+ * arrays: attributes of shoal._rebuild.
  *
  * They are called with what a stream says, so they check all of it.
  */
@@ -94,6 +94,45 @@ static PyObject *rebuild_fill_cell(PyObject *Py_UNUSED(self), PyObject *const *a
     Py_RETURN_NONE;
 }
 
+/* The places for the items from number `first` on, if all of them are there and nobody has filled them. */
+static PyObject **free_places(const Py_buffer *view, Py_ssize_t first, Py_ssize_t count)
+{
+    Py_ssize_t places = view->len / (Py_ssize_t)sizeof(PyObject *);
+    if (strcmp(view->format, "O") != 0 || first < 0 || first > places || count > places - first)
+        return NULL;
+    PyObject **at = (PyObject **)view->buf + first;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (at[i] && at[i] != Py_None)
+            return NULL;
+    return at;
+}
+
+/* _put_items(array, first, items): into an array of objects that was just made; numpy reads NULL as None. */
+static PyObject *rebuild_put_items(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs)
+{
+    Py_ssize_t first = nargs == 3 && PyLong_CheckExact(args[1]) ? PyLong_AsSsize_t(args[1]) : -1;
+    PyErr_Clear();
+    Py_buffer view;
+    if (first < 0 || !shoal_is_array(args[0]) || !PyTuple_CheckExact(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "_put_items(array, first, items)");
+        return NULL;
+    }
+    if (PyObject_GetBuffer(args[0], &view, PyBUF_ND | PyBUF_FORMAT | PyBUF_WRITABLE) < 0)
+        return NULL;
+    Py_ssize_t count = PyTuple_GET_SIZE(args[2]);
+    PyObject **at = free_places(&view, first, count);
+    for (Py_ssize_t i = 0; at && i < count; i++) {
+        PyObject *before = at[i];
+        at[i] = Py_NewRef(PyTuple_GET_ITEM(args[2], i));
+        Py_XDECREF(before);
+    }
+    PyBuffer_Release(&view);
+    if (at)
+        Py_RETURN_NONE;
+    PyErr_SetString(PyExc_ValueError, "_put_items: no free places for objects there");
+    return NULL;
+}
+
 /* _import(name): the module itself, not its package */
 static PyObject *rebuild_import(PyObject *Py_UNUSED(self), PyObject *name)
 {
@@ -177,6 +216,7 @@ PyMethodDef shoal__rebuild_functions[] = {
     {"_function", FASTCALL(rebuild_function), METH_FASTCALL, "A function that was pickled by value, first step."},
     {"_code", FASTCALL(rebuild_code), METH_FASTCALL, "A code object that was pickled by value."},
     {"_cell", FASTCALL(rebuild_cell), METH_FASTCALL, "A closure cell."},
+    {"_put_items", FASTCALL(rebuild_put_items), METH_FASTCALL, "Some items of a large array of objects."},
     {"_fill_cell", FASTCALL(rebuild_fill_cell), METH_FASTCALL, "A closure cell's second step."},
     {"_is_importable", is_importable, METH_O, "Would a reference by its own name lead to it, and may it be one?"},
     {"_import", rebuild_import, METH_O, "A module that was pickled by its name."},

@@ -11,6 +11,10 @@
  * from the first such item on, a list is what is saved from here, too. Saving a string may let another thread run,
  * which may give the array other memory: it is looked at anew.
  *
+ * Within a pool, where the reader has Shoal, large arrays go as one that is made as large as it will be, and calls of
+ * shoal._rebuild._put_items() for a batch of items each: no list there either, and the items are still in the cache
+ * when they are put into their place.
+ *
  * Left to numpy: arrays that do not lie in order.
  */
 #include "encoder.h"
@@ -100,14 +104,17 @@ static int save_some(struct shoal_encoder *e, struct items *items, Py_ssize_t i,
     return 0;
 }
 
+static Py_ssize_t batch_end(const struct items *items, Py_ssize_t i)
+{
+    return items->count - i < SHOAL_BATCH_SIZE ? items->count : i + SHOAL_BATCH_SIZE;
+}
+
 static int save_items(struct shoal_encoder *e, struct items *items)
 {
     if (shoal__op(e, OP_EMPTY_LIST) < 0)
         return -1;
     for (Py_ssize_t i = 0; i < items->count; i += SHOAL_BATCH_SIZE) {
-        Py_ssize_t left = items->count - i;
-        if (shoal__op(e, OP_MARK) < 0 ||
-            save_some(e, items, i, i + (left < SHOAL_BATCH_SIZE ? left : SHOAL_BATCH_SIZE)) < 0 ||
+        if (shoal__op(e, OP_MARK) < 0 || save_some(e, items, i, batch_end(items, i)) < 0 ||
             shoal__op(e, OP_APPENDS) < 0)
             return -1;
     }
@@ -122,7 +129,7 @@ static int find_shell(struct shoal_state_writer *writer)
         PyObject *array = empty ? PyObject_CallFunction(empty, "iO", 0, writer->array_objects) : NULL;
         PyObject *shell = array ? PyObject_CallMethod(array, "__reduce__", NULL) : NULL;
         Py_XDECREF(array);
-        Py_XDECREF(empty);
+        Py_XSETREF(writer->array_empty, empty);
         if (!shell)
             return -1;
         Py_XSETREF(writer->array_shell, shell);
@@ -150,6 +157,36 @@ static int save_all(struct shoal_encoder *e, struct items *items)
     return shoal__op(e, OP_BUILD);
 }
 
+/* One call, of which nothing stays on the reader's stack. */
+static int save_batch(struct shoal_encoder *e, struct items *items, Py_ssize_t i)
+{
+    PyObject *first = PyLong_FromSsize_t(i);
+    int result = first ? shoal__save_rebuilder(e, REBUILD_PUT_ITEMS) : -1;
+    if (result == 0)
+        result = shoal__save(e, items->array);
+    if (result == 0)
+        result = shoal__save_long(e, first);
+    Py_XDECREF(first);
+    if (result < 0 || shoal__op(e, OP_MARK) < 0 || save_some(e, items, i, batch_end(items, i)) < 0)
+        return -1;
+    const uint8_t end[] = {OP_TUPLE, OP_TUPLE3, OP_REDUCE, OP_POP};
+    return shoal__raw(e, end, sizeof end);
+}
+
+static int save_in_place(struct shoal_encoder *e, struct items *items)
+{
+    const struct shoal_state_writer *writer = &e->state->writer;
+    if (shoal__save(e, writer->array_empty) < 0 || shoal__begin_tuple(e, 2) < 0 ||
+        shoal__save_shape(e, &items->view, false) < 0 || shoal__save_dtype(e, writer->array_objects) < 0 ||
+        shoal__end_tuple(e, 2) < 0 || shoal__op(e, OP_REDUCE) < 0 || shoal__put(e, items->array) < 0 ||
+        look_anew(items) < 0)
+        return -1;
+    int result = 0;
+    for (Py_ssize_t i = 0; result == 0 && i < items->count; i += SHOAL_BATCH_SIZE)
+        result = save_batch(e, items, i);
+    return result;
+}
+
 int shoal__save_object_array(struct shoal_encoder *e, PyObject *array)
 {
     struct items items = {.array = array};
@@ -157,7 +194,8 @@ int shoal__save_object_array(struct shoal_encoder *e, PyObject *array)
     if (found <= 0 || !get_view(array, &items.view))
         return found < 0 ? -1 : 0;
     items.count = items.view.len / (Py_ssize_t)sizeof(PyObject *);
-    int result = items.count == 0 ? 0 : save_all(e, &items) < 0 ? -1 : 1;
+    bool in_place = e->hooks.take && items.count >= SHOAL_BATCH_SIZE;
+    int result = items.count == 0 ? 0 : (in_place ? save_in_place : save_all)(e, &items) < 0 ? -1 : 1;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback); /* what is dropped may run code */
     if (items.view.obj)

@@ -127,6 +127,7 @@ enum shoal_rebuilder {
     REBUILD_CONTENT,
     REBUILD_FIELD,
     REBUILD_DATACLASS_PARAMS,
+    REBUILD_PUT_ITEMS,
     REBUILDER_COUNT,
 };
 
@@ -148,6 +149,7 @@ struct shoal_state_writer {
     PyObject *find_describer; /* shoal._describe.find_describer, or NULL until such an object is met */
     PyObject *array_dtype;    /* numpy.dtype, NULL until an array is sent */
     PyObject *array_objects;  /* numpy.dtype("O"), likewise */
+    PyObject *array_empty;    /* numpy.empty, likewise */
     PyObject *array_shell;    /* what an empty array of objects answers to __reduce__, or NULL until one is sent */
     PyObject *array_maker;    /* numpy._core.numeric._frombuffer, None if there is none, NULL until an array is sent */
     PyObject *describe_parameter; /* shoal._rebuild._describe_type_parameter, likewise */

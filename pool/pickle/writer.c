@@ -17,6 +17,7 @@ static const char *const rebuilder_names[REBUILDER_COUNT] = {
     [REBUILD_DESCRIPTOR] = "_descriptor",
     [REBUILD_CONTENT] = "_content",
     [REBUILD_FIELD] = "_field",
+    [REBUILD_PUT_ITEMS] = "_put_items",
     [REBUILD_DATACLASS_PARAMS] = "_dataclass_params",
 };
 

@@ -155,6 +155,7 @@ _OURS: dict[str, Shape] = {
     "_code": Shape("code", (Role(code_bytes), Role(each, "constant")), "value"),
     "_cell": Shape("cell", (Role(one, "content"),)),
     "_fill_cell": Shape("cell", (TARGET, Role(one, "content"))),
+    "_put_items": Shape("array", (TARGET, UNSHOWN, Role(each, "item"))),
     "_class": Shape("class", (*_CLASS, UNSHOWN, Role(named, "keyword")), "value"),
     "_fill_class": Shape("class", (TARGET, _BODY, Role(each, "registered class"))),
     "_enum": Shape("class", (*_CLASS, UNSHOWN, Role(members, "member"), Role(named, "keyword")), "value"),

@@ -4,7 +4,7 @@
 A pickle that carries a function or a class by value refers to these by ``shoal._rebuild.<name>``, so that plain
 ``pickle.loads`` can read it wherever Shoal can be imported. The names and their arguments are part of the format.
 
-Functions, code, cells and modules are made in C (``pool/pickle/rebuild.c``), fields of dataclasses, too
+Functions, code, cells, modules and the items of arrays are made in C (``pool/pickle/rebuild.c``), fields of dataclasses, too
 (``rebuild_dataclass.c``), classes there and in ``shoal._rebuild_class``, type parameters in
 ``shoal._rebuild_type_parameter``, other objects in ``shoal._rebuild_objects``.
 """
@@ -23,6 +23,7 @@ from shoal._ext import (
     _function,
     _import,
     _module,
+    _put_items,
 )
 from shoal._rebuild_class import _content, _describe_enum, _list_effects, _list_registered
 from shoal._rebuild_objects import (
@@ -73,6 +74,7 @@ __all__ = [
     "_memory_file",
     "_module",
     "_new_type",
+    "_put_items",
     "_single_dispatch",
     "_system_record",
     "_type_alias",

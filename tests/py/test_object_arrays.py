@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import shoal
+from shoal import _rebuild
 
 np = pytest.importorskip("numpy")
 
@@ -42,6 +43,12 @@ ARRAYS = {
 }
 
 
+@pytest.fixture(scope="module")
+def pool():
+    with shoal.Pool(1) as pool:
+        yield pool
+
+
 @pytest.mark.parametrize("load", LOADERS)
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 @pytest.mark.parametrize("name", ARRAYS)
@@ -60,11 +67,57 @@ def test_objects_that_were_one_are_one(load):
         assert copy[at] is copy[at + 1] is outside[at // 2]
 
 
-def test_within_a_pool_too():
+def test_within_a_pool_too(pool):
     text, other = "".join(["te", "xt"]), [1]
-    with shoal.Pool(1) as pool:
-        copy, *outside = pool.apply(list, ([objects(text, text, other, other, "lone"), text, other],))
+    copy, *outside = pool.apply(list, ([objects(text, text, other, other, "lone"), text, other],))
     assert copy[0] is copy[1] is outside[0] and copy[2] is copy[3] is outside[1] and copy[4] == "lone"
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_it_is_the_same_after_a_pool(pool, name):
+    array = ARRAYS[name]()
+    copy, expected = pool.apply(list, ([array],))[0], pickle.loads(pickle.dumps(array))
+    assert copy.dtype == expected.dtype and copy.shape == expected.shape and copy.strides == expected.strides
+    assert repr(copy.tolist()) == repr(expected.tolist()) and copy.flags.writeable
+
+
+def test_large_arrays_in_a_pool_keep_what_is_one(pool):
+    text, other = "".join(["te", "xt"]), [1]
+    array = objects(*(f"item {number}" for number in range(5_000)), text, other)
+    array[0], array[1_500], array[2_500], array[4_000] = text, other, array, None
+    copy, *outside, again = pool.apply(list, ([array, text, other, array],))
+    assert copy is again is copy[2_500] and copy[0] is copy[5_000] is outside[0]
+    assert copy[1_500] is copy[5_001] is outside[1] and copy[4_000] is None and copy[4_999] == "item 4999"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        (np.empty(3, object), 0),
+        ([None], 0, ("x",)),
+        (np.empty(3, object), 2, ("x", "y")),
+        (np.empty(3, object), -1, ("x",)),
+        (np.empty(3, object), 2**70, ("x",)),
+        (np.empty(3, object), 0, ["x"]),
+        (np.zeros(3), 0, ("x",)),
+        (np.array(["here", None], object), 0, ("x",)),
+        (np.empty((4, 4), object)[:, 1], 0, ("x",)),
+        (np.broadcast_to(np.empty(1, object), 3), 0, ("x",)),
+    ],
+)
+def test_items_are_put_only_where_there_is_room_for_objects(arguments):
+    with pytest.raises((TypeError, ValueError)):
+        _rebuild._put_items(*arguments)
+
+
+def test_items_that_were_put_are_given_back():
+    item, array = object(), np.empty(3, object)
+    before = sys.getrefcount(item)
+    _rebuild._put_items(array, 1, (item, item))
+    assert array[0] is None and array[1] is array[2] is item
+    del array
+    assert sys.getrefcount(item) == before
 
 
 @pytest.mark.parametrize("load", LOADERS)
