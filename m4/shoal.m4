@@ -28,6 +28,22 @@ AC_DEFUN([SHOAL_SANITIZERS], [
          CFLAGS=$shoal_saved_CFLAGS])
 ])
 
+# SHOAL_STATIC_LIBURING(no, yes or auto): LIBURING_LIBS names the archive, if a shared object can be made with it.
+AC_DEFUN([SHOAL_STATIC_LIBURING], [
+    AS_VAR_IF([enable_static_liburing], [no], [], [
+        AC_MSG_CHECKING([whether liburing.a can be linked into a shared object])
+        shoal_static_liburing=`AS_ECHO(["$LIBURING_LIBS"]) | $SED 's/-luring/-l:liburing.a/'`
+        shoal_saved_LIBS=$LIBS shoal_saved_CFLAGS=$CFLAGS
+        LIBS="-shared $shoal_static_liburing $LIBS" CFLAGS="$CFLAGS -fPIC"
+        AC_LINK_IFELSE([AC_LANG_SOURCE([extern int io_uring_queue_init(unsigned, void *, unsigned);
+                int setup(void *ring) { return io_uring_queue_init(2, ring, 0); }])],
+            [AC_MSG_RESULT([yes])
+             LIBURING_LIBS=$shoal_static_liburing],
+            [AC_MSG_RESULT([no])
+             AS_VAR_IF([enable_static_liburing], [yes], [AC_MSG_ERROR([there is no liburing.a to be linked])])])
+        LIBS=$shoal_saved_LIBS CFLAGS=$shoal_saved_CFLAGS])
+])
+
 # SHOAL_PYTHON(yes, no or PROGRAM): PYTHON, PYTHON_CPPFLAGS, PYTHON_EXT_SUFFIX, WITH_PYTHON, pythondir and pyexecdir.
 AC_DEFUN([SHOAL_PYTHON], [
     AS_CASE([$1],
@@ -43,6 +59,8 @@ AC_DEFUN([SHOAL_PYTHON], [
 lib = sys.argv[[1]] + "/lib"
 print(next((p[[len(lib):]] for p in site.getsitepackages() if p.startswith(lib + "/")), ""))' "$shoal_test_prefix"`
         AS_IF([test -n "$shoal_site"], [pyexecdir="\${exec_prefix}/lib$shoal_site"])
+        AS_IF([$PYTHON -c 'import sys, sysconfig; sys.exit(not sysconfig.get_config_var("Py_GIL_DISABLED"))'],
+            [AC_MSG_ERROR([$PYTHON is a free-threaded build, which Shoal does not support: take one with the GIL])])
         AC_MSG_CHECKING([for the headers of $PYTHON])
         shoal_python_include=`$PYTHON -c 'import sysconfig; print(sysconfig.get_path("include"))'`
         AS_IF([test -f "$shoal_python_include/Python.h"], [AC_MSG_RESULT([$shoal_python_include])],

@@ -126,8 +126,21 @@ static int register_at_fork(PyObject *module)
     return error;
 }
 
+/* Before anything else is made: what forks, signals and the by-value tables rest on is one for the process. */
+static int refuse_subinterpreters(void)
+{
+    if (PyInterpreterState_Get() == PyInterpreterState_Main())
+        return 0;
+    PyErr_SetString(PyExc_ImportError,
+                    "shoal works in the main interpreter only: pools fork and watch processes, which belong to the "
+                    "whole process. Import it there, or run this code in a process of its own");
+    return -1;
+}
+
 static int module_exec(PyObject *module)
 {
+    if (refuse_subinterpreters() < 0)
+        return -1;
     struct module_state *state = PyModule_GetState(module);
     state->str_flags = PyUnicode_InternFromString("flags");
     state->str_writeable = PyUnicode_InternFromString("writeable");
@@ -234,6 +247,10 @@ static PyMethodDef module_methods[] = {
 
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
+#ifdef Py_mod_multiple_interpreters
+    /* Any may ask, so that it is module_exec that refuses and says why; Python's own refusal names no reason. */
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
     {0, NULL},
 };
 

@@ -12,6 +12,10 @@
 #include <Python.h>
 #include <shoal/shoal.h>
 
+#ifdef Py_GIL_DISABLED
+#error "Shoal does not support free-threaded builds of Python (Py_GIL_DISABLED): use a build with the GIL"
+#endif
+
 #include "../pickle/pickle.h"
 
 struct home;
