@@ -61,7 +61,7 @@ class ManylinuxWheel(bdist_wheel):
 
     def get_tag(self):
         python, abi, platform = super().get_tag()
-        modules = list(pathlib.Path(self.bdist_dir).glob("shoal/_ext.*"))  # none yet when an editable one is named
+        modules = list(pathlib.Path(self.bdist_dir).glob("shoal/_ext.*.so"))  # none yet when an editable one is named
         if platform.startswith("linux_") and modules:
             said = subprocess.run(["objdump", "-p", modules[0]], capture_output=True, text=True, check=True).stdout
             if all(SYSTEM_LIBRARIES.fullmatch(name) for name in re.findall(r"NEEDED +(\S+)", said)):
