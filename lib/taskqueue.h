@@ -152,9 +152,12 @@ void shoal__turn_account(struct shoal__turn *turn, int64_t end_ns, int64_t took_
 
 /* The head, put right if it is out of range (then lost entries are to be pushed again: *ret_damaged). */
 uint64_t shoal__queue_head(struct shoal_taskqueue *queue, bool *ret_damaged);
-/* Push an entry for a READY slot. Makes room by throwing stale entries out. */
-void shoal__queue_push(struct shoal_taskqueue *queue, uint32_t slot);
-/* Push every READY slot again that no entry from the head on names. Returns how many. */
+/*
+ * Push an entry for a READY slot. Makes room by throwing stale entries out. False if the head was out of range: it is
+ * put right, but entries before this one are lost, and to be pushed again.
+ */
+bool shoal__queue_append(struct shoal_taskqueue *queue, uint32_t slot);
+/* Push every READY slot again that no entry from the head on names. Returns how many were pushed. */
 int shoal__queue_rescan(struct shoal_taskqueue *queue);
 /* Mark (marks[slot] = 1) what the entries in [head, tail) name that is of the current generation. */
 void shoal__queue_mark(const struct shoal_taskqueue *queue, uint64_t head);

@@ -67,17 +67,22 @@ static void compact(struct shoal_taskqueue *queue, uint64_t head)
     head_forward(queue, to);
 }
 
-void shoal__queue_push(struct shoal_taskqueue *queue, uint32_t slot)
+bool shoal__queue_append(struct shoal_taskqueue *queue, uint32_t slot)
 {
     bool damaged;
     uint64_t head = shoal__queue_head(queue, &damaged);
-    if (damaged)
-        shoal__queue_rescan(queue); /* pushes the slot, too, being READY; once more does no harm */
-    else if (queue->tail - head >= queue->entry_count)
+    if (queue->tail - head >= queue->entry_count)
         compact(queue, head);
     shoal__store_release(entry_at(queue, queue->tail), shoal__entry(queue->generations[slot], slot));
     queue->tail++;
     shoal__store_release(&queue->owner->tail, queue->tail); /* SYNC: queue-tail */
+    return !damaged;
+}
+
+static void push(struct shoal_taskqueue *queue, uint32_t slot)
+{
+    if (!shoal__queue_append(queue, slot))
+        shoal__queue_rescan(queue);
 }
 
 /* ---- slots ---- */
@@ -124,7 +129,7 @@ static void make_ready(struct shoal_taskqueue *queue, uint32_t slot, const struc
     queue->statuses[slot] = SHOAL__SLOT_PUBLISHED;
     /* SYNC: task-word */
     shoal__store_release(&queue->slots[slot].word, shoal__word(generation, 0, attempt, SHOAL_TASK_READY));
-    shoal__queue_push(queue, slot);
+    push(queue, slot);
 }
 
 int shoal_taskqueue_publish(struct shoal_taskqueue *queue, uint32_t slot, const struct shoal_task *task,

@@ -14,6 +14,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define RESCAN_TRIES 4 /* somebody scribbles all the time: whoever looks after the queue rescans it later */
+
 void shoal__queue_mark(const struct shoal_taskqueue *queue, uint64_t head)
 {
     memset(queue->marks, 0, queue->slot_count);
@@ -25,10 +27,10 @@ void shoal__queue_mark(const struct shoal_taskqueue *queue, uint64_t head)
     }
 }
 
-int shoal__queue_rescan(struct shoal_taskqueue *queue)
+/* One look at all slots. True if no entry was lost meanwhile. */
+static bool rescan_once(struct shoal_taskqueue *queue, int *pushed)
 {
-    bool damaged;
-    int pushed = 0;
+    bool damaged, whole = true;
     /* The head before the words: it does not pass the entry of a slot while that is READY. */
     shoal__queue_mark(queue, shoal__queue_head(queue, &damaged));
     for (uint32_t slot = 0; slot < queue->slot_count; slot++) {
@@ -37,9 +39,17 @@ int shoal__queue_rescan(struct shoal_taskqueue *queue)
         uint64_t word = shoal__load_acquire(&queue->slots[slot].word);
         if (!shoal__word_ready(word, queue->generations[slot]))
             continue;
-        shoal__queue_push(queue, slot);
-        pushed++;
+        whole &= shoal__queue_append(queue, slot);
+        ++*pushed;
     }
+    return whole;
+}
+
+int shoal__queue_rescan(struct shoal_taskqueue *queue)
+{
+    int pushed = 0;
+    for (int tries = 0; tries < RESCAN_TRIES && !rescan_once(queue, &pushed); tries++)
+        ;
     return pushed;
 }
 

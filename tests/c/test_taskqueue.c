@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 
@@ -240,6 +241,58 @@ static void a_head_that_was_scribbled_over_loses_no_task(void)
     }
 }
 
+struct scribbled {
+    struct fixture f;
+    shoal__a32 stop;
+};
+
+static void *scribble_over_the_head(void *arg)
+{
+    struct scribbled *self = arg;
+    for (uint64_t head = 1ull << 40; !shoal__load_relaxed(&self->stop); head++)
+        shoal__store_relaxed(&self->f.queue->common->head, head);
+    return NULL;
+}
+
+static void *publish_all_the_same(void *arg)
+{
+    struct scribbled *self = arg;
+    struct fixture *f = &self->f;
+    for (uint64_t t = 0; t < 20000; t++) {
+        uint32_t first = submit(f, t), second = submit(f, t);
+        CU_ASSERT(shoal_taskqueue_rescan(f->queue) >= 0)
+        ASSERT_OK(shoal_taskqueue_finish(f->queue, first));
+        ASSERT_OK(shoal_taskqueue_finish(f->queue, second));
+    }
+    shoal__store_relaxed(&self->stop, 1);
+    return NULL;
+}
+
+static void a_head_that_is_scribbled_over_all_the_time_costs_no_stack(void)
+{
+    struct scribbled self = { 0 };
+    struct shoal_claim claim;
+    pthread_t scribbler, publisher;
+    pthread_attr_t small;
+    if (!set_up(&self.f, 4096, 1, 0))
+        return;
+    /* Tasks in the last slots: it takes longest to find what the ring does not name. */
+    for (int i = 0; i < 4090; i++)
+        CU_ASSERT(shoal_taskqueue_acquire(self.f.queue) >= 0)
+    REQUIRE_EQ(pthread_attr_init(&small), 0);
+    REQUIRE_EQ(pthread_attr_setstacksize(&small, 32 << 10), 0);
+    REQUIRE_EQ(pthread_create(&scribbler, NULL, scribble_over_the_head, &self), 0);
+    REQUIRE_EQ(pthread_create(&publisher, &small, publish_all_the_same, &self), 0);
+    pthread_join(publisher, NULL);
+    pthread_join(scribbler, NULL);
+    pthread_attr_destroy(&small);
+    submit(&self.f, 7);
+    CU_ASSERT(shoal_taskqueue_rescan(self.f.queue) >= 0)
+    ASSERT_OK(shoal_taskqueue_check(self.f.queue));
+    ASSERT_EQ(claim_tag(&self.f, 0, &claim), 7);
+    tear_down(&self.f);
+}
+
 static void hints_that_were_scribbled_over_lead_nowhere(void)
 {
     struct fixture f;
@@ -304,6 +357,8 @@ int main(void)
         { "a word that was scribbled over is seen and costs one task",
           a_word_that_was_scribbled_over_is_seen_and_costs_one_task },
         { "a head that was scribbled over loses no task", a_head_that_was_scribbled_over_loses_no_task },
+        { "a head that is scribbled over all the time costs no stack",
+          a_head_that_is_scribbled_over_all_the_time_costs_no_stack },
         { "hints that were scribbled over lead nowhere", hints_that_were_scribbled_over_lead_nowhere },
         { "a worker can write nothing that is the owner's", a_worker_can_write_nothing_that_is_the_owners },
     };

@@ -219,7 +219,7 @@ inline compact()
     atomic { if :: head < to -> head = to :: else fi; from = 0; to = 0; before = 0 }
 }
 
-/* make_ready() and shoal__queue_push() */
+/* make_ready() and shoal__queue_append() */
 inline make_ready(s)
 {
     told_task[s] = own_task[s];
