@@ -54,8 +54,10 @@ static int save_plain(struct shoal_encoder *e, PyObject *obj, PyObject *dict)
     const uint8_t made[] = {OP_EMPTY_TUPLE, OP_NEWOBJ};
     if (shoal__save(e, (PyObject *)Py_TYPE(obj)) < 0 || shoal__raw(e, made, sizeof made) < 0)
         return -1;
-    int64_t index = shoal__find(e, obj); /* its own class may have led to it */
-    if ((index < 0 ? shoal__put(e, obj) : shoal__op(e, OP_POP) < 0 ? -1 : shoal__get_index(e, index)) < 0)
+    int64_t index = shoal__find(e, obj);
+    if (index >= 0) /* its own class has led to it */
+        return shoal__op(e, OP_POP) < 0 ? -1 : shoal__get_index(e, index);
+    if (shoal__put(e, obj) < 0)
         return -1;
     if (shoal__save(e, dict) < 0) {
         shoal__path_step(e, "state", obj, NULL);

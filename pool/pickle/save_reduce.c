@@ -246,12 +246,12 @@ int shoal__save_reduced(struct shoal_encoder *e, PyObject *value, PyObject *obj)
         return -1;
     if (obj) {
         int64_t index = shoal__find(e, obj);
-        if (index >= 0) /* it was reached through its own arguments: that one is taken */
-            result = shoal__op(e, OP_POP) < 0 ? -1 : shoal__get_index(e, index);
-        else
-            result = shoal__put(e, obj);
+        if (index >= 0) /* it was reached through its own arguments: that one is taken, contents and all */
+            return shoal__op(e, OP_POP) < 0 ? -1 : shoal__get_index(e, index);
+        if (shoal__put(e, obj) < 0)
+            return -1;
     }
-    return result < 0 ? -1 : save_contents(e, &parts, obj);
+    return save_contents(e, &parts, obj);
 }
 
 int shoal__save_any_reduce(struct shoal_encoder *e, PyObject *value, PyObject *obj)

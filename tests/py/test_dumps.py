@@ -144,6 +144,56 @@ def test_cycles_come_back(protocol):
     assert made[1][1]["me"] is made
 
 
+class MadeOfHolder(list):
+    """Reached through what it is made of; has items and a state besides."""
+
+    def __new__(cls, holder=None):
+        return super().__new__(cls)
+
+
+class ByCall(MadeOfHolder):
+    def __reduce__(self):
+        return ByCall, (self.holder,), vars(self), iter(self)
+
+
+class ByNewArguments(MadeOfHolder):
+    def __getnewargs__(self):
+        return (self.holder,)
+
+
+class ByNewKeywords(MadeOfHolder):
+    def __getnewargs_ex__(self):
+        return (), {"holder": self.holder}
+
+
+class Failure(ValueError):
+    """An exception is made of its args."""
+
+    @property
+    def holder(self):
+        return self.args[0]
+
+    @holder.setter
+    def holder(self, holder):
+        self.args = (holder,)
+        self.note = 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("cls", [ByCall, ByNewArguments, ByNewKeywords, Failure])
+def test_what_is_reached_through_its_own_arguments_has_its_contents_once(cls, protocol):
+    if protocol < 2 and cls in (ByNewArguments, ByNewKeywords):
+        pytest.skip("pickle asks for them from protocol 2 on")
+    obj = cls()
+    obj.holder = [obj]
+    if isinstance(obj, list):
+        obj.append(1)
+    assert shoal.dumps(obj, protocol) == pickle.dumps(obj, protocol)
+    assert shoal.dumps(obj.holder, protocol) == pickle.dumps(obj.holder, protocol)
+    if isinstance(obj, list):
+        assert list(shoal.loads(shoal.dumps(obj, protocol))) == [1]
+
+
 def test_the_default_protocol_is_the_highest():
     assert shoal.dumps(1) == pickle.dumps(1, pickle.HIGHEST_PROTOCOL)
     assert shoal.dumps(1, -1) == pickle.dumps(1, pickle.HIGHEST_PROTOCOL)
