@@ -208,7 +208,7 @@ int shoal__save_single_dispatch(struct shoal_encoder *e, PyObject *function); /*
 int shoal__save_class(struct shoal_encoder *e, PyObject *obj); /* by value */
 /* A new list: in an order that is that of the values, not of their hashes and of how the set has grown. */
 PyObject *shoal__ordered_members(struct shoal_encoder *e, PyObject *set);
-int shoal__save_in_order(struct shoal_encoder *e, PyObject *set); /* the members of a set, so */
+int shoal__save_in_order(struct shoal_encoder *e, PyObject *set, uint8_t each); /* so; after each this opcode or 0 */
 int shoal__save_module(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_cell(struct shoal_encoder *e, PyObject *obj);
 int shoal__save_closure(struct shoal_encoder *e, PyFunctionObject *function); /* a tuple of cells, first step */

@@ -183,7 +183,7 @@ PyObject *shoal__ordered_members(struct shoal_encoder *e, PyObject *set)
     return list;
 }
 
-int shoal__save_in_order(struct shoal_encoder *e, PyObject *set)
+int shoal__save_in_order(struct shoal_encoder *e, PyObject *set, uint8_t each)
 {
     PyObject *list = shoal__ordered_members(e, set);
     int result = list ? 0 : -1;
@@ -192,6 +192,8 @@ int shoal__save_in_order(struct shoal_encoder *e, PyObject *set)
         result = save_name(e, member);
         if (result < 0)
             shoal__path_step(e, "member", set, NULL);
+        else if (each)
+            result = shoal__op(e, each);
     }
     Py_XDECREF(list);
     return result;

@@ -79,20 +79,6 @@ int shoal__save_usual_tuple(struct shoal_encoder *e, PyObject *obj)
 
 /* ---- list ---- */
 
-/* Within what travels by value, for which one definition is to give one stream. 1: written; 0: by their hashes; -1. */
-static int save_in_order(struct shoal_encoder *e, PyObject *set)
-{
-    Py_ssize_t size = PySet_GET_SIZE(set);
-    if (!e->in_class && !e->by_value)
-        return 0;
-    if (shoal__save_in_order(e, set) < 0)
-        return -1;
-    if (PySet_GET_SIZE(set) == size)
-        return 1;
-    PyErr_SetString(PyExc_RuntimeError, "set changed size during iteration");
-    return -1;
-}
-
 /* Up to `most` items of the list. The number of items written, or -1. */
 static Py_ssize_t save_some(struct shoal_encoder *e, PyObject *list, Py_ssize_t from, Py_ssize_t most)
 {
@@ -404,9 +390,52 @@ int shoal__save_list_or_dict(struct shoal_encoder *e, PyObject *obj)
 
 /* ---- set and frozenset ---- */
 
+/* Within what travels by value, for which one definition is to give one stream? */
+static bool is_ordered(const struct shoal_encoder *e)
+{
+    return e->in_class || e->by_value;
+}
+
+/* The members, each followed by an opcode if that is not 0. 1: written; 0: to be written by their hashes; -1. */
+static int save_in_order(struct shoal_encoder *e, PyObject *set, uint8_t each)
+{
+    Py_ssize_t size = PySet_GET_SIZE(set);
+    if (!is_ordered(e))
+        return 0;
+    if (shoal__save_in_order(e, set, each) < 0)
+        return -1;
+    if (PySet_GET_SIZE(set) == size)
+        return 1;
+    PyErr_SetString(PyExc_RuntimeError, "set changed size during iteration");
+    return -1;
+}
+
+/* The list is not in the memo: nobody else has it. */
+static int save_list_in_order(struct shoal_encoder *e, PyObject *set)
+{
+    if (!e->binary)
+        return shoal__op(e, OP_MARK) < 0 || shoal__op(e, OP_LIST) < 0 ? -1 : save_in_order(e, set, OP_APPEND);
+    if (shoal__op(e, OP_EMPTY_LIST) < 0 || shoal__op(e, OP_MARK) < 0 || save_in_order(e, set, 0) < 0)
+        return -1;
+    return shoal__op(e, OP_APPENDS);
+}
+
+static int save_call_in_order(struct shoal_encoder *e, PyObject *set)
+{
+    if (shoal__save(e, (PyObject *)Py_TYPE(set)) < 0 || shoal__begin_tuple(e, 1) < 0 ||
+        save_list_in_order(e, set) < 0 || shoal__end_tuple(e, 1) < 0 || shoal__op(e, OP_REDUCE) < 0)
+        return -1;
+    int64_t index = shoal__find(e, set);
+    if (index >= 0) /* it was reached through its own members: that one is taken */
+        return shoal__op(e, OP_POP) < 0 ? -1 : shoal__get_index(e, index);
+    return shoal__put(e, set);
+}
+
 /* Before protocol 4: type([items]). */
 static int save_set_by_call(struct shoal_encoder *e, PyObject *obj)
 {
+    if (is_ordered(e))
+        return save_call_in_order(e, obj);
     PyObject *items = PySequence_List(obj);
     PyObject *value = items ? Py_BuildValue("(O(O))", (PyObject *)Py_TYPE(obj), items) : NULL;
     Py_XDECREF(items);
@@ -437,7 +466,7 @@ static int batch_set(struct shoal_encoder *e, PyObject *set)
     do {
         if (shoal__op(e, OP_MARK) < 0)
             return -1;
-        int sorted = save_in_order(e, set);
+        int sorted = save_in_order(e, set, 0);
         if (sorted != 0)
             return sorted < 0 ? -1 : shoal__op(e, OP_ADDITEMS);
         n = save_members(e, set, &position, SHOAL_BATCH_SIZE);
@@ -467,7 +496,7 @@ int shoal__save_frozenset(struct shoal_encoder *e, PyObject *obj)
     if (shoal__op(e, OP_MARK) < 0)
         return -1;
     Py_ssize_t position = 0;
-    int sorted = save_in_order(e, obj);
+    int sorted = save_in_order(e, obj, 0);
     if (sorted < 0 || (sorted == 0 && save_members(e, obj, &position, PY_SSIZE_T_MAX) < 0))
         return -1;
     int64_t index = shoal__find(e, obj);

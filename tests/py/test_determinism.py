@@ -149,6 +149,27 @@ def test_in_every_process_and_after_a_load_and_another_dump(fresh_python, name):
         assert again == streams[0]
 
 
+IN_EACH_PROTOCOL = """
+import shoal, sys
+print(*(shoal.dumps(it, protocol).hex() for protocol in range(6)))
+"""
+EACH_AGAIN = """
+import pickle, shoal, sys
+for protocol, line in enumerate(sys.argv[1:]):
+    stream = bytes.fromhex(line)
+    assert shoal.dumps(pickle.loads(stream), protocol) == stream, protocol
+"""
+
+
+@pytest.mark.parametrize("name", [name for name in DEFINITIONS if "set" in name])
+def test_sets_stand_in_one_order_in_each_protocol(fresh_python, name):
+    define = textwrap.dedent(DEFINITIONS[name])
+    seeds = ["0", "1", "2", "3"]
+    lines = {fresh_python(define + IN_EACH_PROTOCOL, env={"PYTHONHASHSEED": seed}).stdout for seed in seeds}
+    assert len(lines) == 1
+    fresh_python(EACH_AGAIN, *lines.pop().split(), env={"PYTHONHASHSEED": "4"})
+
+
 def test_whatever_is_interned_or_referred_to_at_the_moment():
     def define():
         space = {"__name__": "space", "captured": "".join(["cap", "tured value"])}
