@@ -81,7 +81,8 @@ static bool is_no_attribute(PyObject *dotted)
            PyUnicode_FindChar(dotted, '<', 0, length, -1) >= 0;
 }
 
-/* The first module that has it, or NULL without an exception. */
+/* The first module that has it, or NULL without an exception. What is no module stands in sys.modules as well, such as
+ * a lazy stand-in of a package: no other process need have it, so what can go by value is not looked for there. */
 static PyObject *search_modules(struct shoal_pickle_state *state, PyObject *obj, PyObject *dotted)
 {
     if (is_no_attribute(dotted) || PyUnicode_Contains(dotted, state->names.locals) == 1)
@@ -90,10 +91,12 @@ static PyObject *search_modules(struct shoal_pickle_state *state, PyObject *obj,
     PyObject *snapshot = modules && PyDict_Check(modules) ? PyDict_Copy(modules) : NULL;
     if (!snapshot)
         return NULL;
+    bool modules_only = PyFunction_Check(obj) || PyType_Check(obj);
     Py_ssize_t position = 0;
     PyObject *name, *module, *found = NULL;
     while (!found && PyDict_Next(snapshot, &position, &name, &module)) {
-        if (module == Py_None || !PyUnicode_Check(name) || PyUnicode_Compare(name, state->names.main) == 0 ||
+        if (module == Py_None || (modules_only && !PyModule_Check(module)) || !PyUnicode_Check(name) ||
+            PyUnicode_Compare(name, state->names.main) == 0 ||
             PyUnicode_CompareWithASCIIString(name, "__mp_main__") == 0)
             continue;
         if (may_have(state, module, dotted) && module_has(module, dotted, obj))

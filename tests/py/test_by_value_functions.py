@@ -84,6 +84,20 @@ def test_functions_without_a_module_are_found_where_they_live(monkeypatch):
         assert shoal.dumps(function, 4) == pickle.dumps(function, 4)
 
 
+def test_what_is_no_module_is_no_home_of_a_function_or_class(monkeypatch):
+    def function():
+        return 1
+
+    class C:
+        pass
+
+    for obj in (function, C):
+        obj.__module__, obj.__qualname__ = None, obj.__name__
+        monkeypatch.setitem(sys.modules, "a_home", types.SimpleNamespace(**{obj.__name__: obj}))
+        assert b"a_home" not in shoal.dumps(obj)
+        assert pickle.loads(shoal.dumps(obj)) is not None
+
+
 def test_modules_that_make_attributes_when_asked_are_asked(monkeypatch):
     lazy, home = types.ModuleType("a_lazy_module"), types.ModuleType("a_home")
     exec("def function(): return 1", vars(home))
