@@ -309,6 +309,16 @@ def test_fast_mode_has_no_memo_and_no_cycles():
         pickler.dump(cycle())
 
 
+@pytest.mark.parametrize("part", [frozenset(), frozenset({1}), set(), (1,), [1], {1: 1}, 1 << 70])
+def test_in_fast_mode_any_number_of_parts_may_follow_each_other(part):
+    """C pickle counts frozensets as nested in each other and refuses the fiftieth."""
+    file = io.BytesIO()
+    pickler = shoal.Pickler(file)
+    pickler.fast = True
+    pickler.dump([part] * 200)
+    assert pickle.loads(file.getvalue()) == [part] * 200
+
+
 # ---- errors ----
 
 

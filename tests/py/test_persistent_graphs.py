@@ -26,7 +26,7 @@ EXAMPLES = hypothesis.settings(
     database=None,
 )
 MANY = 500
-REFUSALS = (TypeError, ValueError, AttributeError, RecursionError, pickle.PicklingError)
+REFUSALS = (TypeError, ValueError, AttributeError, KeyError, RecursionError, pickle.PicklingError)
 
 
 def make_classes(module, outside, as_text):
@@ -115,6 +115,8 @@ def test_without_a_memo_they_are_as_with_pickle_too(protocol, graph, outside):
     pickler, our_pickler = (make_classes(module, outside, as_text=protocol == 0)[0] for module in (pickle, shoal))
     stream, _, asked = dump(pickler, graph, protocol, fast=True)
     ours, _, our_asked = dump(our_pickler, graph, protocol, fast=True)
+    if isinstance(stream, type) and frozenset in map(type, asked):
+        return  # C pickle counts them as nested in each other, and the fiftieth as a cycle (or has a KeyError)
     assert isinstance(ours, type) == isinstance(stream, type)
     if isinstance(stream, bytes):  # of a cycle each goes round as often as it likes
         assert_asked_alike(our_asked, asked)
