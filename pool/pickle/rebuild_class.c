@@ -32,12 +32,17 @@ static bool is_metaclass(PyObject *obj)
     return PyType_Check(obj) && PyType_IsSubtype((PyTypeObject *)obj, &PyType_Type);
 }
 
-/* A function of shoal._rebuild_class, imported at its first use: borrowed. */
-static PyObject *helper(PyObject **slot, const char *name)
+/* A function of another module of Shoal, imported at its first use: borrowed. */
+static PyObject *helper_of(const char *module, PyObject **slot, const char *name)
 {
     if (!*slot)
-        *slot = shoal_pickle__import("shoal._rebuild_class", name);
+        *slot = shoal_pickle__import(module, name);
     return *slot;
+}
+
+static PyObject *helper(PyObject **slot, const char *name)
+{
+    return helper_of("shoal._rebuild_class", slot, name);
 }
 
 /* ---- what was received last ---- */
@@ -220,7 +225,7 @@ static PyObject *rebuild_enum(PyObject *self, PyObject *const *args, Py_ssize_t 
     PyObject *class = find_or_begin(state, args, &making);
     if (class || PyErr_Occurred())
         return class;
-    PyObject *make = helper(&state->classes.make_enum, "make_enum");
+    PyObject *make = helper_of("shoal._rebuild_enum", &state->classes.make_enum, "make_enum");
     PyObject *made = make ? PyObject_CallFunctionObjArgs(make, args[0], args[1], args[2], args[3], args[5], args[6],
                                                          NULL)
                           : NULL;

@@ -293,7 +293,7 @@ static int save_ordinary(struct shoal_encoder *e, struct shoal_birth *birth, con
     return shoal__end_tuple(e, n);
 }
 
-/* An enum is born with its members; shoal._rebuild_class says what is left of its attributes then. */
+/* An enum is born with its members; shoal._rebuild_enum says what is left of its attributes then. */
 static int save_enum(struct shoal_encoder *e, struct shoal_birth *birth, const struct shoal_class_record *record)
 {
     PyObject *describe = shoal__rebuild_helper(&e->state->classes.describe_enum, "_describe_enum");

@@ -4,9 +4,10 @@
 A pickle that carries a function or a class by value refers to these by ``shoal._rebuild.<name>``, so that plain
 ``pickle.loads`` can read it wherever Shoal can be imported. The names and their arguments are part of the format.
 
-Functions, code, cells, modules and the items of arrays are made in C (``pool/pickle/rebuild.c``), fields of dataclasses, too
-(``rebuild_dataclass.c``), classes there and in ``shoal._rebuild_class``, type parameters in
-``shoal._rebuild_type_parameter``, other objects in ``shoal._rebuild_objects``.
+Functions, code, cells, modules and the items of arrays are made in C (``pool/pickle/rebuild.c``), fields of
+dataclasses, too (``rebuild_dataclass.c``), classes there and in ``shoal._rebuild_class``, enums in
+``shoal._rebuild_enum``, type parameters in ``shoal._rebuild_type_parameter``, other objects in
+``shoal._rebuild_objects``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from shoal._ext import (
     _module,
     _put_items,
 )
-from shoal._rebuild_class import _content, _describe_enum, _list_effects, _list_registered
+from shoal._rebuild_class import _content, _list_effects, _list_registered
+from shoal._rebuild_enum import _describe_enum
 from shoal._rebuild_objects import (
     _cached_property,
     _descriptor,
