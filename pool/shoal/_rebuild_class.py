@@ -177,7 +177,7 @@ def change(cls: type, bases: tuple[type, ...], changed: dict[str, Any], removed:
 
 def fill(cls: type, attributes: dict[str, Any], registered: list[type] | None, made: bool) -> None:
     """What could not be there when the class was made."""
-    members = attributes.pop("_shoal_members_", None)
+    members, values = attributes.pop("_shoal_members_", {}), attributes.pop("_shoal_values_", [])
     for name, value in attributes.items():
         _set(cls, name, value)
         set_name = getattr(type(value), "__set_name__", None) if made else None
@@ -185,9 +185,10 @@ def fill(cls: type, attributes: dict[str, Any], registered: list[type] | None, m
             set_name(value, cls, name)
             if cls.__dict__.get(name, _MISSING) is not value:
                 _set(cls, name, value)
-    if members is not None:
-        for name, state in members.items():
-            cls.__members__[name].__dict__.update(state)  # type: ignore[attr-defined]
+    if members or values:
+        from shoal._rebuild_enum import fill_members
+
+        fill_members(cls, members, values)
     for other in registered or ():
         cls.register(other)  # type: ignore[attr-defined]
 

@@ -169,4 +169,127 @@ CASES = {
         "    def __str__(self): return 'my ' + self.name",
         "assert str(it.A) == 'my A' and sorted(it) == [it.B, it.A] and int(it.A) == 3",
     ),
+    "__new__ and __init__ of a base without members": (
+        """
+        import enum
+        class Numbered(enum.Enum):
+            def __new__(cls):
+                made = object.__new__(cls)
+                made._value_ = len(cls.__members__) + 1
+                return made
+        class First(enum.Enum):
+            def __new__(cls, a, b):
+                made = object.__new__(cls)
+                made._value_, made.b = a, b
+                return made
+        class Sum(enum.Enum):
+            def __init__(self, a, b): self._value_, self.a = a + b, a
+        class N(Numbered):
+            R = ()
+            G = ()
+        class F(First): Q = 3, 4
+        class S(Sum): P = 1, 2
+        it = N, F, S
+        """,
+        """
+        N, F, S = it
+        assert (N.R.value, N.G.value, F.Q.value, F.Q.b, S.P.value, S.P.a) == (1, 2, 3, 4, 3, 1)
+        assert N(2) is N.G and F(3) is F.Q and S((1, 2)) is S.P
+        class Later(N.__mro__[1]): Z = ()
+        assert Later.Z.value == 1
+        """,
+    ),
+    "data types that are made from something else than the value": (
+        """
+        import datetime, decimal, enum
+        class D(datetime.date, enum.Enum): X = 2020, 1, 2
+        class T(datetime.datetime, enum.Enum): X = 2020, 1, 2, 3
+        class N(decimal.Decimal, enum.Enum): P = '1.5'
+        class C(complex, enum.Enum): Z = 1, 2
+        class F(frozenset, enum.Enum): S = [1, 2]
+        class L(list, enum.Enum): A = [1, 2]
+        it = D, T, N, C, F, L
+        """,
+        """
+        import datetime, decimal
+        D, T, N, C, F, L = it
+        assert D.X == datetime.date(2020, 1, 2) and T.X == datetime.datetime(2020, 1, 2, 3)
+        assert N.P + 1 == decimal.Decimal('2.5') and C.Z == 1 + 2j and F.S == {1, 2} and L.A == [1, 2]
+        """,
+    ),
+    "mixed in: slots, a frozen dataclass, an int with a __new__": (
+        """
+        import dataclasses, enum
+        class Length(int):
+            def __new__(cls, value, unit='?'):
+                made = int.__new__(cls, value)
+                made.unit = unit
+                return made
+        @dataclasses.dataclass(frozen=True)
+        class Frozen:
+            x: int
+            y: str = 'q'
+        class Slotted:
+            __slots__ = ('s',)
+            def __init__(self, s): self.s = s
+        class A(Length, enum.Enum): M = 5, 'm'
+        class B(Frozen, enum.Enum): P, Q = 1, (2, 'r')
+        class C(Slotted, enum.Enum): S = 1
+        it = A, B, C
+        """,
+        "A, B, C = it\nassert (A.M, A.M.unit, B.P.x, B.P.y, B.Q.x, B.Q.y, C.S.s) == (5, 'm', 1, 'q', 2, 'r', 1)",
+    ),
+    "text with a __new__ of its own": (
+        """
+        import enum
+        class it(str, enum.Enum):
+            def __new__(cls, value, label):
+                made = str.__new__(cls, value)
+                made._value_, made.label = value, label
+                return made
+            A = 'x', 'l'
+        """,
+        "assert it.A == 'x' and it('x') is it.A and it.A.label == 'l' and it.A + 'y' == 'xy'",
+    ),
+    "several values for a member": (
+        """
+        import enum
+        class it(enum.Enum):
+            def __new__(cls, *values):
+                made = object.__new__(cls)
+                made._value_ = values[0]
+                for value in values[1:]: cls._value2member_map_[value] = made
+                return made
+            A = 'a', 1, None
+            B = 'b', 2
+        """,
+        "assert it('a') is it(1) is it(None) is it.A and it(2) is it.B",
+    ),
+    "values and names added to a member": (
+        """
+        import enum
+        class it(enum.Enum):
+            A = 1
+            B = 2
+            def __init__(self, value):
+                self._add_value_alias_(value * 10)
+                self._add_value_alias_([value])
+        it.A._add_alias_('Z')
+        """,
+        "assert it(10) is it([1]) is it.A and it(20) is it.B and it.Z is it.__members__['Z'] is it.A",
+        (3, 13),
+    ),
+    "a flag with a __new__ of its own": (
+        """
+        import enum
+        class it(enum.Flag):
+            def __new__(cls, value, label='none'):
+                made = object.__new__(cls)
+                made._value_, made.label = value, label
+                return made
+            A = 1, 'a'
+            B = 2, 'b'
+        """,
+        "assert it.A.label == 'a' and (it.A | it.B).value == 3 and it(3) is it.A | it.B",
+    ),
 }
