@@ -326,6 +326,10 @@ struct engine_places {
 struct shoal_taskqueue_config engine_config(const struct engine *engine);
 struct engine_places engine_places(const struct shoal_taskqueue_config *config);
 
+/* engine_type.c: as the method submit(); args: a tuple; kwargs: NULL or not. 0, or -1 with an exception */
+struct item;
+int engine_submit_item(struct engine *engine, struct item *item, PyObject *function, PyObject *args, PyObject *kwargs);
+
 /* attach.c */
 PyObject *engine_handover(struct engine *engine, PyObject *unused);
 

@@ -16,6 +16,21 @@ static PyObject *none_as_null(PyObject *object)
     return object == Py_None ? NULL : object;
 }
 
+int engine_submit_item(struct engine *engine, struct item *item, PyObject *function, PyObject *args, PyObject *kwargs)
+{
+    if (item->owner.engine != NULL) {
+        PyErr_SetString(PyExc_ValueError, "an item is submitted once");
+        return -1;
+    }
+    item->owner.engine = (struct engine *)Py_NewRef((PyObject *)engine);
+    item->owner.urgent = item->owner.watches != NULL;
+    engine->watched += item->owner.urgent;
+    if (engine_submit_call(engine, &item->owner, function, args, kwargs) < 0)
+        return -1;
+    progress_nudge(engine);
+    return 0;
+}
+
 static PyObject *engine_submit(struct engine *engine, PyObject *const *args, Py_ssize_t count)
 {
     if (count != 4 || !PyObject_TypeCheck(args[0], engine->state->item_type)) {
@@ -23,21 +38,13 @@ static PyObject *engine_submit(struct engine *engine, PyObject *const *args, Py_
         return NULL;
     }
     struct item *item = (struct item *)args[0];
-    if (item->owner.engine != NULL) {
-        PyErr_SetString(PyExc_ValueError, "an item is submitted once");
-        return NULL;
-    }
     PyObject *arguments = as_tuple(args[2]);
     if (arguments == NULL)
         return NULL;
-    item->owner.engine = (struct engine *)Py_NewRef((PyObject *)engine);
-    item->owner.urgent = item->owner.watches != NULL;
-    engine->watched += item->owner.urgent;
-    int error = engine_submit_call(engine, &item->owner, args[1], arguments, none_as_null(args[3]));
+    int error = engine_submit_item(engine, item, args[1], arguments, none_as_null(args[3]));
     Py_DECREF(arguments);
     if (error < 0)
         return NULL;
-    progress_nudge(engine);
     Py_RETURN_NONE;
 }
 

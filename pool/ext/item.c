@@ -7,20 +7,36 @@
 
 #include "engine.h"
 
-static PyObject *item_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+/*
+ * The garbage collector is not told of an Item before it could be part of a cycle: one that was just submitted refers
+ * to its engine alone, and a program may have many thousands, which each collection would walk through.
+ */
+struct item *item_make(PyTypeObject *type)
 {
     struct item *self = (struct item *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
+    PyObject_GC_UnTrack(self);
     self->owner.kind = OWNER_ITEM;
     self->slot = -1;
     self->ok = -1;
-    return (PyObject *)self;
+    return self;
+}
+
+void item_track(struct owner *owner)
+{
+    if (owner->kind == OWNER_ITEM && !PyObject_GC_IsTracked((PyObject *)owner))
+        PyObject_GC_Track(owner);
+}
+
+static PyObject *item_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    return (PyObject *)item_make(type);
 }
 
 struct item *item_new_for(struct engine *engine)
 {
-    struct item *self = (struct item *)item_new(engine->state->item_type, NULL, NULL);
+    struct item *self = item_make(engine->state->item_type);
     if (self != NULL)
         self->owner.engine = (struct engine *)Py_NewRef((PyObject *)engine);
     return self;
@@ -48,6 +64,8 @@ void item_deliver(struct owner *owner, struct arrival *arrival)
     }
     self->arrival = *arrival;
     self->slot = -1;
+    if (arrival->object != NULL)
+        item_track(owner);
     owner->done = true;
     engine_finished(owner->engine, owner);
 }
@@ -95,6 +113,8 @@ static int item_decode(struct item *self)
         int ok = arrival_decode(self->owner.engine, &self->arrival, &value);
         self->value = ok < 0 ? owner_fetch_exception() : value;
         self->ok = ok > 0;
+        if (self->value != NULL && PyObject_IS_GC(self->value))
+            item_track(&self->owner);
     }
     owner_end_decoding(&self->owner);
     return 0;
@@ -185,20 +205,68 @@ static PyObject *item_cancelled(struct item *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(self->cancelled);
 }
 
+/* Of a method whose one argument is `timeout`. */
+static int deadline_argument(const char *method, PyObject *const *args, Py_ssize_t count, PyObject *names,
+                             int64_t *ret_deadline_ns)
+{
+    Py_ssize_t named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    if (count + named > 1) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at most 1 argument", method);
+        return -1;
+    }
+    if (named == 1 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "timeout") != 0) {
+        PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", method,
+                     PyTuple_GET_ITEM(names, 0));
+        return -1;
+    }
+    return timeout_to_deadline(count + named > 0 ? args[0] : NULL, ret_deadline_ns);
+}
+
 static PyObject *item_wait_method(struct item *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    PyObject *timeout = count > 0 ? args[0] : NULL;
     int64_t deadline;
-    if (count + (names == NULL ? 0 : PyTuple_GET_SIZE(names)) > 1) {
-        PyErr_SetString(PyExc_TypeError, "wait() takes at most 1 argument");
-        return NULL;
-    }
-    if (names != NULL && PyTuple_GET_SIZE(names) == 1)
-        timeout = args[0];
-    if (timeout_to_deadline(timeout, &deadline) < 0)
+    if (deadline_argument("wait", args, count, names, &deadline) < 0)
         return NULL;
     int done = item_wait(self, deadline);
     return done < 0 ? NULL : PyBool_FromLong(done);
+}
+
+/* In place of an exception that may be set; always NULL. */
+static PyObject *raise_futures_error(const char *name)
+{
+    PyErr_Clear();
+    PyObject *module = PyImport_ImportModule("concurrent.futures");
+    PyObject *type = module == NULL ? NULL : PyObject_GetAttrString(module, name);
+    if (type != NULL)
+        PyErr_SetNone(type);
+    Py_XDECREF(type);
+    Py_XDECREF(module);
+    return NULL;
+}
+
+static PyObject *item_result(struct item *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    int64_t deadline;
+    if (deadline_argument("result", args, count, names, &deadline) < 0)
+        return NULL;
+    int done = item_wait(self, deadline);
+    if (done <= 0)
+        return done < 0 ? NULL : raise_futures_error("TimeoutError");
+    PyObject *value = item_value(self);
+    return value == NULL && self->cancelled ? raise_futures_error("CancelledError") : value;
+}
+
+/* The attributes that somebody sets may refer to the item. */
+static PyObject *item_get_dict(struct item *self, void *Py_UNUSED(closure))
+{
+    item_track(&self->owner);
+    return PyObject_GenericGetDict((PyObject *)self, NULL);
+}
+
+static int item_setattro(struct item *self, PyObject *name, PyObject *value)
+{
+    item_track(&self->owner);
+    return PyObject_GenericSetAttr((PyObject *)self, name, value);
 }
 
 static PyObject *item_watch(struct item *self, PyObject *callback)
@@ -218,6 +286,7 @@ static PyObject *item_settle(struct item *self, PyObject *args)
     }
     self->value = Py_NewRef(value);
     self->ok = (int8_t)ok;
+    item_track(&self->owner);
     self->owner.done = true;
     if (self->owner.engine != NULL && !self->owner.engine->dead)
         engine_news(self->owner.engine);
@@ -276,6 +345,12 @@ static PyMethodDef item_methods[] = {
      PyDoc_STR("wait($self, timeout=None)\n--\n\n"
                "Wait until the call is done; False if `timeout` seconds pass before.\n\n"
                "Releases the GIL; a signal handler that raises ends it at once.")},
+    {"result", (PyCFunction)(void (*)(void))item_result, METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("result($self, timeout=None)\n--\n\n"
+               "Return the result when it arrives, or raise what the call raised.\n\n"
+               "Raises\n------\n"
+               "concurrent.futures.CancelledError\n    If the future was cancelled.\n"
+               "concurrent.futures.TimeoutError\n    If the result does not arrive within `timeout` seconds.")},
     {"outcome", (PyCFunction)item_outcome, METH_NOARGS,
      PyDoc_STR("outcome($self, /)\n--\n\n(True, value) or (False, exception). RuntimeError if it is not done.")},
     {"value", (PyCFunction)item_value_method, METH_NOARGS,
@@ -293,6 +368,12 @@ static PyMemberDef item_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
+/* For subclasses, whose instances have a __dict__: to be their `__dict__`. */
+static PyGetSetDef item_getset[] = {
+    {"_attributes", (getter)item_get_dict, NULL, PyDoc_STR("The instance's __dict__."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyType_Slot item_slots[] = {
     {Py_tp_doc, (void *)item_doc},
     {Py_tp_new, item_new},
@@ -301,6 +382,8 @@ static PyType_Slot item_slots[] = {
     {Py_tp_clear, item_clear},
     {Py_tp_methods, item_methods},
     {Py_tp_members, item_members},
+    {Py_tp_getset, item_getset},
+    {Py_tp_setattro, item_setattro},
     {0, NULL},
 };
 

@@ -16,6 +16,7 @@ struct item {
     PyObject *weakrefs;
 };
 
+struct item *item_make(PyTypeObject *type); /* Item or a subclass of it; needs no __init__ */
 struct item *item_new_for(struct engine *engine);
 /* When done: the value (new reference), or NULL with the exception raised. */
 PyObject *item_value(struct item *item);

@@ -9,8 +9,9 @@
  *     +--------+--------+--------+--------+-- ... --+-----+-----------+-----------+-- ...
  *       bytes:40 | buffers:24                       to 8    struct buffer_entry, 32 bytes each
  *
- * A call has one section, (function, args, kwargs), or two, function and args, where these are plain; a batch has one for the function and one for each item, so that an
- * item that cannot be read spoils itself alone, and a batch can be continued in its middle. A result has one section.
+ * A call has one section, (function, args, kwargs), or two, function and args, where these are plain; a batch has one
+ * for the function and one for each item, so that an item that cannot be read spoils itself alone, and a batch can be
+ * continued in its middle. A result has one section.
  * Items that are plain values (plain.h) share one, as many as follow each other: count:32 and the values instead of a
  * pickle. A single plain value is written so, too.
  * The pickler writes the stream straight into the ring; a stream that outgrows the room there moves to the heap, and

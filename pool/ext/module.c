@@ -153,7 +153,8 @@ static int module_exec(PyObject *module)
         module_add_type(module, &group_spec, &state->group_type, "Group") < 0 ||
         module_add_type(module, &inherited_spec, &state->inherited_type, "Inherited") < 0 ||
         module_add_type(module, &imported_spec, &state->imported_type, "Imported") < 0 ||
-        module_add_type(module, &engine_spec, &state->engine_type, "Engine") < 0)
+        module_add_type(module, &engine_spec, &state->engine_type, "Engine") < 0 ||
+        module_add_type(module, &submitter_spec, &state->submitter_type, "Submitter") < 0)
         return -1;
     shoal_pickle_state_set_memory_meter(state->pickle, shoal_memory_available);
     static const char *const modes[] = {"LIST", "ORDERED", "UNORDERED"}; /* as enum group_mode */
@@ -176,6 +177,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
         return 0;
     Py_VISIT(state->engine_type);
     Py_VISIT(state->item_type);
+    Py_VISIT(state->submitter_type);
     Py_VISIT(state->group_type);
     Py_VISIT(state->block_type);
     Py_VISIT(state->view_type);
@@ -208,6 +210,7 @@ static void module_free(void *module)
     module_clear(module);
     Py_CLEAR(state->engine_type);
     Py_CLEAR(state->item_type);
+    Py_CLEAR(state->submitter_type);
     Py_CLEAR(state->group_type);
     Py_CLEAR(state->block_type);
     Py_CLEAR(state->view_type);

@@ -32,6 +32,7 @@ struct module_state {
     struct foreign *foreign;   /* children that others forked, and the blocks that they may look at */
     uint64_t fork_epoch;       /* grows by one in each forked child: objects of another epoch are not ours */
     PyTypeObject *engine_type, *item_type, *group_type, *block_type, *view_type, *inherited_type, *imported_type;
+    PyTypeObject *submitter_type;
     PyObject *pool_broken;      /* configured: reason -> exception for what cannot be done any more */
     PyObject *worker_lost;      /* configured by the Python layer: (index, pid, signal, code, what) -> exception */
     PyObject *task_error;       /* configured: payload -> exception */
@@ -58,7 +59,7 @@ int start_thread(const char *name, void (*body)(void *), void *arg);
 
 int module_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type, const char *name);
 
-extern PyType_Spec engine_spec, item_spec, group_spec, block_spec, view_spec;
+extern PyType_Spec engine_spec, item_spec, submitter_spec, group_spec, block_spec, view_spec;
 
 /* fork.c: what must happen around any fork of this process (registered with os.register_at_fork). */
 PyObject *module_before_fork(PyObject *module, PyObject *unused);

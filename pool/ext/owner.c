@@ -274,6 +274,7 @@ void owner_run_watches(struct owner *owner)
 
 PyObject *owner_watch(struct owner *owner, PyObject *callback, bool urgently)
 {
+    item_track(owner);
     if (owner->engine != NULL) {
         engine_drain(owner->engine);
         engine_after_drain(owner->engine);

@@ -97,6 +97,8 @@ PyObject *owner_fetch_exception(void);
 void item_set_slot(struct owner *owner, int64_t slot, uint32_t generation);
 int64_t item_slot(const struct owner *owner); /* -1: it has none, or is a group */
 
+void item_track(struct owner *owner); /* it may be part of a cycle from now on; nothing for a group */
+
 PyObject *item_cancelled_error(void);
 
 #endif

@@ -30,7 +30,7 @@ from shoal.pool import PoolWorker
 OPEN, SHUT, TERMINATED, INHERITED = "open", "shut", "terminated", "inherited"
 
 
-class ProcessPoolExecutor(concurrent.futures.Executor):
+class ProcessPoolExecutor(_ext.Submitter, concurrent.futures.Executor):  # submit() is the former's
     """An executor of worker processes with the interface of `concurrent.futures.ProcessPoolExecutor`.
 
     The workers start with the first call.
@@ -74,24 +74,10 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         self._max_tasks_per_child = max_tasks_per_child
         self._lock = threading.Lock()
         self._lifetime: Lifetime | None = None
-        self._engine: _ext.Engine | None = None  # set while calls are taken
+        self._engine = None  # set while calls are taken
+        self._futures = Future
         self._state = OPEN
         register(self)
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        """Have `fn(*args, **kwargs)` computed; return its Future at once.
-
-        What goes wrong while the call is pickled arrives as the future's exception.
-        """
-        engine = self._engine
-        if engine is None:
-            engine = self._start()
-        future = Future()
-        try:
-            engine.submit(future, fn, args, kwargs or None)
-        except Exception as error:
-            self._fail(future, error)
-        return future
 
     def map(
         self,

@@ -4,9 +4,9 @@
 The problem: a stock Future makes a condition, a lock and two lists when it is born, which takes longer than a whole
 task here. But `wait`, `as_completed` and `asyncio` reach into `_condition`, `_state` and `_waiters`.
 
-What it does: outcome, waiting and callbacks are the engine's (`_ext.Item`). The first look at `_condition` makes an
-`_Inside`, and asks the engine to say when the item is done. From then on `_state` is what is stored there, and it
-changes under the condition only: who holds the conditions of several futures sees them stand still (`wait` does).
+What it does: outcome, waiting, `result` and callbacks are the engine's (`_ext.Item`). The first look at `_condition`
+makes an `_Inside`, and asks the engine to say when the item is done. From then on `_state` is what is stored there, and
+it changes under the condition only: who holds the conditions of several futures sees them stand still (`wait` does).
 Without an inside, `_state` is what the engine says at that moment.
 
 No lock guards the making of the inside: `dict.setdefault` picks one of two threads that try at once.
@@ -58,29 +58,9 @@ class Future(_ext.Item, concurrent.futures.Future):  # type: ignore[type-arg]
         def __init__(self) -> None: ...
     else:
         __init__ = _ext.Item.__init__
+        __dict__ = vars(_ext.Item)["_attributes"]  # tells the garbage collector
 
     # ---- what users call ----
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Return the result when it arrives, or raise what the call raised.
-
-        Raises
-        ------
-        concurrent.futures.CancelledError
-            If the future was cancelled.
-        concurrent.futures.TimeoutError
-            If the result does not arrive within `timeout` seconds.
-        """
-        if not self.wait(timeout):
-            raise concurrent.futures.TimeoutError
-        try:
-            return self.value()
-        except BaseException:
-            if self.cancelled():
-                raise CancelledError from None
-            raise
-        finally:
-            del self  # the exception's traceback refers to this frame
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the call raised, or None, when it has ended; raise like `result` if cancelled or too late."""
