@@ -129,6 +129,31 @@ bool block_is_unwritten(const struct block *block, const void *address, uint64_t
     return block->shadowed != NULL && shoal_shadow_is_clean(block->shadowed->shadow, address, size_bytes) == 1;
 }
 
+struct block *block_allocate(struct module_state *state, uint64_t size_bytes, enum block_mode mode)
+{
+    struct home *home = home_get(state);
+    if (home == NULL)
+        return NULL;
+    uint64_t offset;
+    home->uses++;
+    int error = shoal_arena_alloc(home->arena, size_bytes, &offset);
+    if (error < 0) {
+        if (error == -E2BIG || error == -EDQUOT)
+            PyErr_Format(PyExc_MemoryError,
+                         "no room for %llu bytes in the arena: its budget is %llu bytes; free arrays, or raise "
+                         "SHOAL_ARENA_LIMIT", (unsigned long long)size_bytes, (unsigned long long)home->budget_bytes);
+        else
+            raise_error(error, "cannot allocate in the arena");
+        return NULL;
+    }
+    struct block *self = (struct block *)block_adopt(state, home, offset, size_bytes, BLOCK_USER);
+    if (self == NULL)
+        shoal_arena_release(home->arena, offset);
+    else
+        self->mode = mode;
+    return self;
+}
+
 static PyObject *block_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"size_bytes", "mode", NULL};
@@ -147,28 +172,7 @@ static PyObject *block_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_ValueError, "a block cannot have a negative size");
         return NULL;
     }
-    struct module_state *state = module_state_of(type);
-    struct home *home = home_get(state);
-    if (home == NULL)
-        return NULL;
-    uint64_t offset;
-    home->uses++;
-    int error = shoal_arena_alloc(home->arena, (uint64_t)size, &offset);
-    if (error < 0) {
-        if (error == -E2BIG || error == -EDQUOT)
-            PyErr_Format(PyExc_MemoryError,
-                         "no room for %zd bytes in the arena: its budget is %llu bytes; free arrays, or raise "
-                         "SHOAL_ARENA_LIMIT", size, (unsigned long long)home->budget_bytes);
-        else
-            raise_error(error, "cannot allocate in the arena");
-        return NULL;
-    }
-    PyObject *self = block_adopt(state, home, offset, (uint64_t)size, BLOCK_USER);
-    if (self == NULL)
-        shoal_arena_release(home->arena, offset);
-    else
-        ((struct block *)self)->mode = (enum block_mode)mode;
-    return self;
+    return (PyObject *)block_allocate(module_state_of(type), (uint64_t)size, (enum block_mode)mode);
 }
 
 static void block_dealloc(struct block *self)
@@ -189,6 +193,8 @@ static void block_dealloc(struct block *self)
     if (state->foreign != NULL)
         foreign_reap(state);
     home_release(self->home);
+    Py_XDECREF(self->under);
+    Py_XDECREF(self->local);
     PyObject *module = self->module;
     PyObject_Free(self);
     Py_DECREF(type);
@@ -318,6 +324,22 @@ PyObject *view_new(struct block *block, uint64_t offset_in_block, uint64_t size_
     self->size_bytes = (Py_ssize_t)size_bytes;
     self->readonly = readonly;
     return (PyObject *)self;
+}
+
+struct block *block_behind(struct module_state *state, PyObject *exporter, uint8_t **ret_start, uint64_t *ret_bytes)
+{
+    if (Py_IS_TYPE(exporter, state->view_type)) {
+        struct view *view = (struct view *)exporter;
+        *ret_start = view->address;
+        *ret_bytes = (uint64_t)view->size_bytes;
+        return view->block;
+    }
+    if (!Py_IS_TYPE(exporter, state->block_type))
+        return NULL;
+    struct block *block = (struct block *)exporter;
+    *ret_start = block->address;
+    *ret_bytes = block->size_bytes;
+    return block;
 }
 
 static void view_dealloc(struct view *self)

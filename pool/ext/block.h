@@ -50,6 +50,9 @@ struct block {
     bool private_here;  /* in a child: its pages are mapped privately, in place */
     bool of_task; /* in a worker: one of the blocks of the task at hand */
     bool kept; /* in a worker: the parent knows that we hold it, and wants to hear when we do not */
+    bool packed; /* it is what handle.h describes: a handle to all of it arrives as such, a part of it as a copy */
+    struct block *under; /* PRIVATE: who holds the arena block that it shows, if it does not itself; strong */
+    struct block *local; /* of another process's arena: a copy in ours, for our own pools; strong */
 };
 
 /* New reference over an arena block whose owner's count we take over; NULL with an exception (the count stays ours). */
@@ -70,6 +73,11 @@ bool block_is_unwritten(const struct block *block, const void *address, uint64_t
 
 /* New reference to a buffer exporter over [offset_in_block, + size). */
 PyObject *view_new(struct block *block, uint64_t offset_in_block, uint64_t size_bytes, bool readonly);
+
+/* The Block behind a Block or View, borrowed, and which bytes of it are meant; NULL, without an exception: neither. */
+struct block *block_behind(struct module_state *state, PyObject *exporter, uint8_t **ret_start, uint64_t *ret_bytes);
+/* New reference to a Block over new memory of this process's arena; NULL with MemoryError. */
+struct block *block_allocate(struct module_state *state, uint64_t size_bytes, enum block_mode mode);
 
 /* The live Block of this process and epoch that contains [address, address + size), borrowed, or NULL. */
 struct block *block_containing(struct module_state *state, const void *address, uint64_t size_bytes);

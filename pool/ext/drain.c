@@ -93,6 +93,26 @@ static void send_order(struct engine *engine, unsigned index, const struct order
     shoal_taskqueue_wake_worker(engine->queue, index);
 }
 
+void engine_order_sweep(struct engine *engine, unsigned index)
+{
+    struct worker *worker = &engine->workers[index];
+    /* Many of them unread are as good as one more, and what is left of the ring is for orders that must not be lost. */
+    if (worker->peer.pidfd >= 0 && worker->orders != NULL && !worker->damaged &&
+        shoal_ring_used(worker->orders) < ORDER_RING_BYTES / 4) {
+        struct order order = {.kind = ORDER_SWEEP, .size_bytes = ++worker->sweeps_asked};
+        send_order(engine, index, &order);
+    }
+}
+
+bool engine_sweeps(const struct engine *engine)
+{
+    for (unsigned i = 0; i < engine->worker_count; i++) {
+        if (engine->workers[i].sweeps_asked != engine->workers[i].sweeps_done)
+            return true;
+    }
+    return false;
+}
+
 /* Is there a running task whose end will give memory back? Asked only when the budget is reached. */
 static bool some_task_gives_back(const struct engine *engine)
 {
@@ -397,6 +417,9 @@ static int take_record(struct engine *engine, unsigned index, const uint8_t *byt
         return 0;
     case RECORD_BYE:
         worker->leaving = true;
+        return 0;
+    case RECORD_SWEPT:
+        worker->sweeps_done = record.block_bytes;
         return 0;
     default:
         return -EBADMSG;

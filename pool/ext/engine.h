@@ -49,6 +49,7 @@ enum record_kind {
     RECORD_RELEASE,     /* no view of block_offset is left here */
     RECORD_KEPT,        /* more blocks that the worker still holds, before the task's last result */
     RECORD_BYE,         /* has served its number of tasks and ends */
+    RECORD_SWEPT,       /* has looked which handles are live, after the sweep order number block_bytes */
 };
 
 #define RECORD_FINAL 1u    /* of this task */
@@ -71,13 +72,13 @@ struct record {
 };
 _Static_assert(sizeof(struct record) == 72, "record is shared between processes");
 
-enum order_kind { ORDER_GRANT = 1, ORDER_STOP };
+enum order_kind { ORDER_GRANT = 1, ORDER_STOP, ORDER_SWEEP };
 
 struct order {
     uint32_t kind;
     int32_t error; /* GRANT: 0 or -errno */
     uint64_t offset;
-    uint64_t size_bytes;
+    uint64_t size_bytes; /* SWEEP: its number */
     uint64_t limit_bytes;
 };
 
@@ -126,6 +127,7 @@ struct worker {
     uint64_t wanted_bytes; /* asked for and not granted yet */
     int64_t wanted_since_ns;
     uint64_t incarnation;  /* token for watchers: which process of this index */
+    uint64_t sweeps_asked, sweeps_done; /* numbers of the last ones */
     bool ready, leaving, stopped, damaged;
     bool has_lease;
 };
@@ -243,6 +245,8 @@ void engine_after_drain(struct engine *engine); /* drop trash, run callbacks: us
 void engine_discard_later(struct engine *engine, PyObject *object); /* steals */
 void engine_finished(struct engine *engine, struct owner *owner);
 void engine_grant_leases(struct engine *engine);
+void engine_order_sweep(struct engine *engine, unsigned index); /* a hint: there are handles that are not live */
+bool engine_sweeps(const struct engine *engine);                /* some worker has not answered yet */
 void engine_free_lease(struct engine *engine, struct worker *worker);
 
 /* wait.c */

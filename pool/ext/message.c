@@ -4,6 +4,7 @@
 
 #include "copy.h"
 #include "engine.h"
+#include "handle.h"
 
 #define RELEASE_GIL_FROM (UINT64_C(1) << 20) /* a shorter copy is done before another thread could make use of it */
 
@@ -104,12 +105,32 @@ static struct block *containing(const struct outgoing *out, const struct taken *
     return block != NULL && block->epoch == out->state->fork_epoch ? block : NULL;
 }
 
+/* What another process's pool gave us by handle, for a pool of ours: from now on our arena has it, too. */
+static void find_local(struct outgoing *out, struct taken *taken)
+{
+    uint8_t *start;
+    uint64_t bytes;
+    struct block *block = block_behind(out->state, taken->view.obj, &start, &bytes);
+    struct block *local = NULL;
+    if (block != NULL && out->home == out->state->home && !(block->kind == BLOCK_USER && block->home == out->home))
+        local = handle_local(out->state, block);
+    if (local == NULL)
+        return;
+    taken->kind = BUFFER_SHARED;
+    taken->block = (struct block *)Py_NewRef((PyObject *)local);
+    taken->offset = local->start + (uint64_t)(start - block->address);
+}
+
 /* Does the buffer lie in a block that can travel by handle? Fills kind, block, offset and what arrives if so. */
 static void find_block(struct outgoing *out, struct taken *taken)
 {
-    struct block *block = taken->size_bytes == 0 ? NULL : containing(out, taken);
-    if (block == NULL)
+    if (taken->size_bytes == 0 || out->self_contained)
         return;
+    struct block *block = containing(out, taken);
+    if (block == NULL) {
+        find_local(out, taken);
+        return;
+    }
     uint64_t offset = block->start + (uint64_t)((uint8_t *)taken->view.buf - block->address);
     bool is_own = block == out->own_block && !overlaps_adopted(out, offset, taken->size_bytes);
     if (block->kind == BLOCK_USER || block->kind == BLOCK_BORROWED ||
@@ -227,7 +248,10 @@ int64_t outgoing_section(struct outgoing *out, struct shoal_encoder *encoder, Py
     if (plain != 0)
         return plain;
     struct shoal_encoder_options options = {
-        .reducers = out->state->forking_reducers,
+        .reducers = out->self_contained ? NULL : out->state->forking_reducers,
+        .handle_type = out->self_contained ? NULL : out->state->handle_type,
+        .handle_reducer = out->state->handle_reducer,
+        .own_reducers_only = out->own_reducers_only,
         .take = outgoing_take,
         .take_context = out,
         .out_of_band_min = OUT_OF_BAND_MIN,

@@ -74,6 +74,8 @@ struct outgoing {
     const char *root; /* what the next section is, for error messages: a word that shoal._paths knows, or NULL */
     uint32_t root_index;
     bool far; /* who will read it runs on another CPU */
+    bool self_contained;    /* it is to refer to no other block, and any process may read it, at any time, again */
+    bool own_reducers_only; /* as in shoal_encoder_options */
 };
 
 /* Begin in [ring, ring + room), or on the heap if ring is NULL. */

@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "engine.h"
+#include "handle.h"
 #include "imported.h"
 #include "inherited.h"
 
@@ -66,23 +67,21 @@ int module_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type
 static PyObject *module_configure(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     struct module_state *state = PyModule_GetState(module);
-    static char *names[] = {"worker_lost", "task_error", "forking_reducers", "pool_broken", NULL};
-    PyObject *worker_lost = NULL, *task_error = NULL, *reducers = NULL, *broken = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOO!O:configure", names, &worker_lost, &task_error, &PyDict_Type,
-                                     &reducers, &broken))
+    static char *names[] = {"worker_lost",    "task_error",   "forking_reducers", "pool_broken", "handle_type",
+                            "handle_reducer", "make_carried", "opener",           "sweeper",     NULL};
+    enum { COUNT = sizeof names / sizeof names[0] - 1, REDUCERS = 2 };
+    PyObject **const places[COUNT] = {&state->worker_lost, &state->task_error, &state->forking_reducers,
+                                      &state->pool_broken, &state->handle_type, &state->handle_reducer,
+                                      &state->make_carried, &state->opener, &state->sweeper};
+    PyObject *given[COUNT] = {NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOO!OOOOOO:configure", names, &given[0], &given[1], &PyDict_Type,
+                                     &given[REDUCERS], &given[3], &given[4], &given[5], &given[6], &given[7],
+                                     &given[8]))
         return NULL;
-    Py_XINCREF(worker_lost);
-    Py_XINCREF(task_error);
-    Py_XINCREF(reducers);
-    Py_XINCREF(broken);
-    if (worker_lost != NULL)
-        Py_XSETREF(state->worker_lost, worker_lost);
-    if (task_error != NULL)
-        Py_XSETREF(state->task_error, task_error);
-    if (reducers != NULL)
-        Py_XSETREF(state->forking_reducers, reducers);
-    if (broken != NULL)
-        Py_XSETREF(state->pool_broken, broken);
+    for (int i = 0; i < COUNT; i++) {
+        if (given[i] != NULL)
+            Py_XSETREF(*places[i], Py_NewRef(given[i]));
+    }
     Py_RETURN_NONE;
 }
 
@@ -154,7 +153,8 @@ static int module_exec(PyObject *module)
         module_add_type(module, &inherited_spec, &state->inherited_type, "Inherited") < 0 ||
         module_add_type(module, &imported_spec, &state->imported_type, "Imported") < 0 ||
         module_add_type(module, &engine_spec, &state->engine_type, "Engine") < 0 ||
-        module_add_type(module, &submitter_spec, &state->submitter_type, "Submitter") < 0)
+        module_add_type(module, &submitter_spec, &state->submitter_type, "Submitter") < 0 ||
+        PyModule_AddFunctions(module, handle_methods) < 0)
         return -1;
     shoal_pickle_state_set_memory_meter(state->pickle, shoal_memory_available);
     static const char *const modes[] = {"LIST", "ORDERED", "UNORDERED"}; /* as enum group_mode */
@@ -187,6 +187,11 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->task_error);
     Py_VISIT(state->forking_reducers);
     Py_VISIT(state->pool_broken);
+    Py_VISIT(state->handle_type);
+    Py_VISIT(state->handle_reducer);
+    Py_VISIT(state->make_carried);
+    Py_VISIT(state->opener);
+    Py_VISIT(state->sweeper);
     return state->pickle == NULL ? 0 : shoal_pickle_state_traverse(state->pickle, visit, arg);
 }
 
@@ -199,6 +204,11 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->task_error);
     Py_CLEAR(state->forking_reducers);
     Py_CLEAR(state->pool_broken);
+    Py_CLEAR(state->handle_type);
+    Py_CLEAR(state->handle_reducer);
+    Py_CLEAR(state->make_carried);
+    Py_CLEAR(state->opener);
+    Py_CLEAR(state->sweeper);
     return state->pickle == NULL ? 0 : shoal_pickle_state_clear(state->pickle);
 }
 
@@ -228,9 +238,11 @@ static void module_free(void *module)
 
 static PyMethodDef module_methods[] = {
     {"configure", (PyCFunction)(void (*)(void))module_configure, METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("configure($module, /, *, worker_lost=..., task_error=..., forking_reducers=..., pool_broken=...)\n"
+     PyDoc_STR("configure($module, /, *, worker_lost=..., task_error=..., forking_reducers=..., pool_broken=...,\n"
+               "          handle_type=..., handle_reducer=..., make_carried=..., opener=..., sweeper=...)\n"
                "--\n\n"
-               "Hand in the Python layer's exceptions and the live table of ForkingPickler's reducers.")},
+               "Hand in the Python layer's exceptions, the live table of ForkingPickler's reducers, and what handles\n"
+               "of shared objects need.")},
     {"attach", module_attach, METH_VARARGS,
      PyDoc_STR("attach($module, handover, descriptors, index, /)\n--\n\n"
                "In worker `index`, which was not forked from the pool's process: its Engine, for work() only. The\n"

@@ -37,6 +37,11 @@ struct module_state {
     PyObject *worker_lost;      /* configured by the Python layer: (index, pid, signal, code, what) -> exception */
     PyObject *task_error;       /* configured: payload -> exception */
     PyObject *forking_reducers; /* configured: dict type -> reducer, live */
+    PyObject *handle_type, *handle_reducer; /* configured: shoal._shared.Shared, and how it travels in a pool */
+    PyObject *make_carried; /* configured: Block -> handle that arrives as a copy */
+    PyObject *opener;       /* configured: (enum handle_place, object) -> the same with handles opened */
+    PyObject *sweeper;      /* configured where objects are kept for handles: forgets those that are not live */
+    bool handle_arrived;    /* in a worker: the arguments at hand have a handle in them */
     PyObject *str_flags, *str_writeable, *str_base;
 };
 

@@ -108,7 +108,8 @@ static struct block *giver_shared(struct giver *giver, const struct buffer_entry
                                            entry->size_bytes);
     bool in_place = entry->flags & (BUFFER_READONLY | BUFFER_OPEN);
     if (known != NULL && known->kind == BLOCK_USER) {
-        in_place = known->mode != BLOCK_AS_COPY;
+        if (!known->packed)
+            in_place = known->mode != BLOCK_AS_COPY;
         if (in_place)
             return (struct block *)Py_NewRef((PyObject *)known);
     }

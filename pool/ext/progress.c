@@ -107,7 +107,7 @@ static void progress_loop(struct engine *engine)
         drains_seen = engine->drains;
         if (engine->progress_stop || engine->dead)
             break;
-        bool done = engine_all_done(engine);
+        bool done = engine_all_done(engine) && !engine_sweeps(engine);
         if (!done)
             idle_since = now;
         if (done && now - idle_since > LINGER_NS) {

@@ -269,7 +269,7 @@ static void recover_worker(struct engine *engine, unsigned index, const struct s
     if (!worker->ready)
         engine_start_failed(engine, end);
     bool clean = worker->leaving || worker->stopped;
-    worker->wanted_bytes = 0;
+    worker->wanted_bytes = worker->sweeps_asked = worker->sweeps_done = 0;
     worker->ready = worker->leaving = worker->damaged = false;
     take_setup_error(engine);
     if (engine->abandoned != NULL && engine_workers_gone(engine))

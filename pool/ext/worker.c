@@ -9,6 +9,8 @@
  */
 #include "worker.h"
 
+#include "handle.h"
+
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -38,6 +40,8 @@ void worker_read_orders(struct engine *engine)
         shoal_ring_pop(side->own->orders);
         if (order.kind == ORDER_STOP) {
             side->stop = true;
+        } else if (order.kind == ORDER_SWEEP) {
+            side->sweep_asked = order.size_bytes;
         } else if (order.kind == ORDER_GRANT) {
             side->lease_waiting = false;
             side->lease_error = order.error;
@@ -168,12 +172,22 @@ static PyObject *call_apart(PyObject *function, PyObject *args)
     return PyObject_Call(function, args, NULL);
 }
 
+/* input_next, and the handles that are to be are opened. */
+static inline PyObject *next_opened(struct engine *engine, enum handle_place place)
+{
+    PyObject *object = input_next(engine);
+    if (object != NULL && engine->state->handle_arrived)
+        object = handles_open(engine, object, place);
+    return object;
+}
+
 static void serve_call(struct engine *engine)
 {
     struct worker_side *side = engine->side;
     bool apart = side->task.flags & TASK_APART;
-    PyObject *call = input_begin(engine) < 0 ? NULL : input_next(engine);
-    PyObject *args = apart && call != NULL ? input_next(engine) : NULL;
+    enum handle_place place = apart ? HANDLE_IN_FUNCTION : HANDLE_IN_CALL;
+    PyObject *call = input_begin(engine) < 0 ? NULL : next_opened(engine, place);
+    PyObject *args = apart && call != NULL ? next_opened(engine, HANDLE_IN_ITEM_STAR) : NULL;
     SHOAL_KILL_POINT("task: read");
     if (start(engine) < 0) {
         Py_XDECREF(call);
@@ -196,13 +210,14 @@ static void serve_call(struct engine *engine)
 /* function: stolen with the last item, so that it is gone when it is decided which blocks are still held. */
 static void serve_item(struct engine *engine, PyObject *function, uint32_t item, bool last)
 {
-    PyObject *argument = input_next(engine);
+    bool star = engine->side->task.flags & TASK_STAR;
+    PyObject *argument = next_opened(engine, star ? HANDLE_IN_ITEM_STAR : HANDLE_IN_ITEM);
     PyObject *result = NULL;
     if (argument == NULL) {
         result_send_error(engine, item, last, "arguments", last ? function : NULL);
         return;
     }
-    if (!(engine->side->task.flags & TASK_STAR)) {
+    if (!star) {
         result = PyObject_CallOneArg(function, argument);
     } else {
         PyObject *args = PySequence_Tuple(argument);
@@ -219,7 +234,7 @@ static void serve_batch(struct engine *engine)
 {
     struct worker_side *side = engine->side;
     side->reading_function = side->task.item_count > 1;
-    PyObject *function = input_begin(engine) < 0 ? NULL : input_next(engine);
+    PyObject *function = input_begin(engine) < 0 ? NULL : next_opened(engine, HANDLE_IN_FUNCTION);
     side->reading_function = false;
     PyObject *error_type = NULL, *error = NULL, *traceback = NULL;
     if (function == NULL) {
@@ -267,6 +282,8 @@ static bool serve_one(struct engine *engine)
     else
         serve_call(engine);
     side->served++;
+    if (engine->state->sweeper != NULL)
+        handles_sweep(engine);
     if (side->release_count > 0)
         result_flush_releases(engine);
     return true;
@@ -281,6 +298,8 @@ static int serve(struct engine *engine)
         worker_read_orders(engine);
         if (side->stop)
             return 0;
+        if (engine->state->sweeper != NULL || side->sweep_asked != side->sweep_done)
+            handles_sweep(engine);
         /* Out of work: now even a lazy sleeper wants to hear what we have handed in. */
         shoal_doorbell_ring(shoal_taskqueue_owner_bell(engine->queue), SHOAL_LAZY);
         int woken;

@@ -25,6 +25,7 @@ struct worker_side {
     pid_t parent;
     struct shoal_peer pool_process; /* of our pool, if that is not our parent; else pidfd -1 */
     uint32_t served;
+    uint64_t sweep_asked, sweep_done; /* numbers of orders */
     /* memory for results */
     uint64_t lease, lease_bytes, lease_limit;
     int lease_error;

@@ -4,6 +4,7 @@
  *
  * In this order, the first that has the type wins:
  *
+ *   the pool's handles                  in a pool
  *   the pickler's own dispatch_table    instead of all that follows, as pickle has it
  *   ForkingPickler's reducers           in a pool
  *   copyreg.dispatch_table
@@ -80,6 +81,8 @@ int shoal__set_dispatch_table(struct shoal_encoder_hooks *hooks, const struct sh
 
 PyObject *shoal__find_reducer(struct shoal_encoder *e, PyObject *type)
 {
+    if (type == e->hooks.handle_type)
+        return Py_NewRef(e->hooks.handle_reducer);
     if (e->hooks.dispatch_maps)
         return look_up_chain(e->hooks.dispatch_maps, type, NULL);
     if (e->hooks.dispatch_table)
@@ -88,8 +91,13 @@ PyObject *shoal__find_reducer(struct shoal_encoder *e, PyObject *type)
         PyObject *found = look_up(e->hooks.reducers, type);
         if (!found && PyErr_Occurred())
             return NULL;
-        if (found && !is_outdated(found))
-            return found;
+        if (found && !is_outdated(found)) {
+            if (!e->hooks.own_reducers_only)
+                return found;
+            Py_DECREF(found);
+            PyErr_Format(e->state->shared.pickling_error, "%R has a reducer of multiprocessing", type);
+            return NULL;
+        }
         Py_XDECREF(found);
     }
     return look_up(e->state->shared.dispatch_table, type);

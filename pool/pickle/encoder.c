@@ -136,6 +136,9 @@ int shoal_encode(struct shoal_encoder *encoder, PyObject *obj, struct shoal_sink
     encoder->root_index = options ? options->root_index : 0;
     if (options) {
         encoder->hooks.reducers = options->reducers;
+        encoder->hooks.handle_type = options->handle_type;
+        encoder->hooks.handle_reducer = options->handle_reducer;
+        encoder->hooks.own_reducers_only = options->own_reducers_only;
         encoder->hooks.inheritance = options->inheritance;
         encoder->hooks.take = options->take;
         encoder->hooks.take_context = options->take_context;

@@ -27,6 +27,8 @@ struct shoal_encoder_hooks {
     PyObject *buffer_callback;  /* callable(PickleBuffer) -> true: in band */
     PyObject *file_write;       /* callable(bytes): closed frames are written as they come */
     PyObject *reducers;         /* dict type -> reducer that goes before copyreg's */
+    PyObject *handle_type, *handle_reducer; /* one type more, which goes before all */
+    bool own_reducers_only;     /* an object that `reducers` has a reducer for is an error */
     shoal_buffer_taker take;
     void *take_context;
     size_t out_of_band_min;

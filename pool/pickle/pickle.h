@@ -63,6 +63,9 @@ struct shoal_encoder; /* a pickler's working memory: memo table, per-stream stat
 
 struct shoal_encoder_options {
     PyObject *reducers;         /* dict type -> reducer that goes before copyreg's, or NULL; borrowed */
+    PyObject *handle_type, *handle_reducer; /* one type more, which goes before all, or NULL; borrowed */
+    bool own_reducers_only;     /* an object that `reducers` has a reducer for is a PicklingError: what such a reducer
+                                   gives may be good for one reader only */
     shoal_buffer_taker take;    /* NULL: everything in band */
     void *take_context;
     size_t out_of_band_min;     /* bytes and bytearray from this size on are offered to `take`; 0: only PickleBuffer */

@@ -2,7 +2,8 @@
 """Shoal: process pools on shared memory, with the interfaces that Python programs know.
 
 `Pool` is `multiprocessing.Pool`, `ProcessPoolExecutor` is that of `concurrent.futures`; functions may be lambdas,
-closures and definitions of a script; `empty`, `array` and `share` make numpy arrays that every worker reads in place.
+closures and definitions of a script; `empty`, `array` and `share` make numpy arrays that every worker reads in place,
+and `share` handles to anything else.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from shoal._ext import (
     load,
     loads,
 )
+from shoal._shared import Shared
 from shoal.arrays import array, empty, share
 from shoal.explain import explain, explain_stream
 
@@ -54,6 +56,7 @@ __all__ = [
     "ProcessPoolExecutor",
     "RemoteError",
     "ResultEncodingError",
+    "Shared",
     "Unpickler",
     "UnpicklingError",
     "WorkerLost",

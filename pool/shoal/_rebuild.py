@@ -6,8 +6,8 @@ A pickle that carries a function or a class by value refers to these by ``shoal.
 
 Functions, code, cells, modules and the items of arrays are made in C (``pool/pickle/rebuild.c``), fields of
 dataclasses, too (``rebuild_dataclass.c``), classes there and in ``shoal._rebuild_class``, enums in
-``shoal._rebuild_enum``, type parameters in ``shoal._rebuild_type_parameter``, other objects in
-``shoal._rebuild_objects``.
+``shoal._rebuild_enum``, type parameters in ``shoal._rebuild_type_parameter``, shared objects in ``shoal._shared``,
+other objects in ``shoal._rebuild_objects``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from shoal._ext import (
     _import,
     _module,
     _put_items,
+    _unpack,
 )
 from shoal._rebuild_class import _content, _list_effects, _list_registered
 from shoal._rebuild_enum import _describe_enum
@@ -46,6 +47,7 @@ from shoal._rebuild_objects import (
     _view,
 )
 from shoal._rebuild_type_parameter import _describe_type_parameter, _fill_type_parameter, _type_parameter
+from shoal._shared import _find_shared, _shared, _shared_at
 
 __all__ = [
     "_cached_property",
@@ -67,6 +69,7 @@ __all__ = [
     "_fill_type_alias",
     "_fill_type_parameter",
     "_fill_weak_set",
+    "_find_shared",
     "_forward_reference",
     "_function",
     "_import",
@@ -77,10 +80,13 @@ __all__ = [
     "_module",
     "_new_type",
     "_put_items",
+    "_shared",
+    "_shared_at",
     "_single_dispatch",
     "_system_record",
     "_type_alias",
     "_type_parameter",
+    "_unpack",
     "_view",
 ]
 

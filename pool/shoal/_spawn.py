@@ -35,6 +35,7 @@ from typing import Any, NoReturn
 
 from shoal import _ext
 from shoal._imported import let_import, take_main
+from shoal._shared import Shared, reduce_for_start
 from shoal._worker import HELD_BACK, Parent, serve_and_exit, settle_in
 from shoal.errors import Payload, Stage, encode_error
 
@@ -107,6 +108,7 @@ class SpawnStart:
         self._descriptors = Descriptors()
         self._inheriting = Inheriting(self._descriptors)
         self._setup = Descriptors()
+        self._handles: list[Shared[Any]] = []  # of the initializer's arguments: they live as long as the pool
 
     def prepare(self, engine: _ext.Engine, initializer: Callable[..., object] | None, initargs: Iterable[Any]) -> None:
         """Before the first start: what all workers of this engine get."""
@@ -117,6 +119,7 @@ class SpawnStart:
         let_import(engine, initializer, path)
         with self._inheriting.starting():
             reducers = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
+            reducers = {**reducers, Shared: reduce_for_start(self._handles)}
             setup = engine.dumps((initializer, tuple(initargs)), reducers)
         with open(_memory(setup), "rb") as file:
             self._setup.add(file.fileno())

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+import sys
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar, overload
 
 from shoal import _ext
+from shoal._shared import Shared, make
 
+T = TypeVar("T")
 _Mode = Literal["copy", "readonly", "open"]
 
 if TYPE_CHECKING:
@@ -55,36 +58,64 @@ def array(obj: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
     return copy
 
 
-def share(array: ArrayLike, *, readonly: bool = False, writable: bool = False) -> NDArray[Any]:
-    """Return a copy of `array` in the arena, for any number of tasks. One that is shared like this already is returned
-    as it is.
+@overload
+def share(  # type: ignore[overload-overlap]
+    obj: NDArray[Any], *, readonly: bool = False, writable: bool = False
+) -> NDArray[Any]: ...
+@overload
+def share(obj: ArrayLike, *, readonly: bool = False, writable: Literal[True]) -> NDArray[Any]: ...
+@overload
+def share(obj: T, *, readonly: bool = False, writable: Literal[False] = False) -> Shared[T]: ...
+def share(obj: Any, *, readonly: bool = False, writable: bool = False) -> Any:
+    """Return a copy of `obj` in shared memory, for any number of tasks of any number of pools.
+
+    A numpy array gives an array, which is its own handle. Anything else that can be pickled (a data frame, a dict, a
+    model, bytes) gives a `Shared`: a handle that arrives as the object where it is an argument of a task, and whose
+    `get()` gives it elsewhere. What is shared like this already is returned as it is.
 
     Parameters
     ----------
-    array : array_like
-        What to share. Python objects cannot be.
+    obj : object
+        What to share. In an array there can be no Python objects.
     readonly : bool
-        Tasks get read-only views, too. By default what they get is as good as a copy: they may write it, and nobody
-        else sees that.
+        Tasks get read-only views of arrays, and of large buffers of other objects. By default they may write them, and
+        nobody else sees that.
     writable : bool
-        Truly shared memory: this process and all tasks read and write the same bytes, at the same time. Nothing keeps
-        them out of each other's way.
+        For arrays only (or what becomes one): truly shared memory. This process and all tasks read and write the same
+        bytes, at the same time. Nothing keeps them out of each other's way.
 
     Returns
     -------
-    ndarray
-        Read-only, unless `writable`.
+    ndarray or Shared
+        An array is read-only, unless `writable`.
 
     Raises
     ------
     MemoryError
         If the arena has no room for it.
     TypeError
-        If there are Python objects in it.
+        If it is an array with Python objects in it.
+    PicklingError
+        If it cannot be pickled.
     """
     if readonly and writable:
         raise ValueError("an array cannot be shared as readonly and as writable")
-    mode: _Mode = "open" if writable else "readonly" if readonly else "copy"
+    if type(obj) is Shared and not writable:
+        return obj
+    if not writable and not _is_plain_array(obj):
+        return make(obj, readonly)
+    return _share_array(obj, "open" if writable else "readonly" if readonly else "copy", writable)
+
+
+def _is_plain_array(obj: object) -> bool:
+    """An array, and no more than that: not one of a subclass that has more than elements, such as a mask or units."""
+    np = sys.modules.get("numpy")
+    if np is None or not isinstance(obj, np.ndarray):
+        return False
+    return type(obj) is np.ndarray or (type(obj).__module__.startswith("numpy") and not hasattr(obj, "mask"))
+
+
+def _share_array(array: ArrayLike, mode: _Mode, writable: bool) -> NDArray[Any]:
     np = _numpy("share")
     if isinstance(array, np.ndarray) and array.flags.writeable == writable and _mode_of(array) == mode:
         shared: NDArray[Any] = array

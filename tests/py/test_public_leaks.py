@@ -120,7 +120,8 @@ WORK = {
     "load": lambda: through_file(shoal.dump, shoal.load),
     "loads": lambda: shoal.loads(shoal.dumps([Plain(), lambda: 1])),
     "register_pickle_by_value": lambda: register_and_unregister(shoal),
-    "share": lambda: shoal.share([1, 2]).sum(),
+    "Shared": lambda: shoal.share({"a": [1, 2]}).get()["a"],
+    "share": lambda: shoal.share([1, 2]).get(),
     "unregister_pickle_by_value": lambda: register_and_unregister(shoal),
     "usable_cpus": shoal.usable_cpus,
 }
