@@ -43,6 +43,7 @@ PyObject *engine_inherit(struct engine *engine, PyObject *args)
     if (forked) {
         engine->inheritance.number = inherited_number;
         engine->inheritance.stand_in = inherited_stand_in;
+        engine->inheritance.keeps = inherited_keeps;
     } else if (engine->served_pid == 0) {
         engine->inheritance.space = imported_space;
         engine->inheritance.keeps = imported_keeps;
@@ -57,6 +58,7 @@ void engine_inherit_in_worker(struct engine *engine)
         return;
     engine->inheritance.number = inherited_number_in_worker;
     engine->inheritance.stand_in = NULL;
+    engine->inheritance.keeps = NULL;
 }
 
 void engine_inherit_fork(struct engine *engine)

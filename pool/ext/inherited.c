@@ -7,10 +7,11 @@
 struct binding { /* a global of __main__ */
     PyObject *name;
     struct likeness then; /* when the first workers were forked */
-    bool unset;           /* it was not there then, or None: what "not set yet" looks like */
+    bool unset;           /* it was not there then, or None ("not set yet"), or a pool */
     bool missing;         /* it was not there */
     bool diverged;        /* later workers have something else */
     struct judgement now; /* can what it is now be sent? */
+    PyObject *stand_in;   /* capsule, or NULL: stands for the worker's value; numbers behind those of own */
 };
 
 struct member { /* a function or class */
@@ -29,6 +30,7 @@ struct inherited {
     PyObject *names;       /* dict: name -> index in bindings */
     PyObject *own;         /* list of names that the initializer assigns */
     PyObject *stand_ins;   /* dict: such a name -> what stands for the worker's value; numbers behind the members */
+    size_t binding_count_then; /* when the first workers were forked */
     PyObject *analyse;     /* callable(object) -> (names, objects) that it uses */
     PyObject *can_be_sent; /* callable(value) -> bool */
     struct member *members;
@@ -61,7 +63,17 @@ static struct binding *add_binding(struct inherited *self, PyObject *name)
     return binding;
 }
 
-static int take_bindings(struct inherited *self)
+static bool is_a(PyObject *value, PyObject *types)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(types); i++) {
+        PyObject *type = PyTuple_GET_ITEM(types, i);
+        if (PyType_Check(type) && PyObject_TypeCheck(value, (PyTypeObject *)type))
+            return true;
+    }
+    return false;
+}
+
+static int take_bindings(struct inherited *self, PyObject *pools)
 {
     Py_ssize_t position = 0;
     PyObject *name, *value;
@@ -75,7 +87,7 @@ static int take_bindings(struct inherited *self)
         if (error == 0)
             binding->missing = false;
         if (error == 0)
-            binding->unset = value == Py_None;
+            binding->unset = value == Py_None || is_a(value, pools);
     }
     Py_XDECREF(copy);
     return error;
@@ -108,13 +120,19 @@ static int take_members(struct inherited *self, PyObject *objects)
     return 0;
 }
 
+static PyObject *new_stand_in(struct inherited *self, size_t number)
+{
+    PyObject *stand_in = PyCapsule_New(self, "shoal.own_global", NULL);
+    if (stand_in != NULL && give_number(self, stand_in, number) < 0)
+        Py_CLEAR(stand_in);
+    return stand_in;
+}
+
 static int make_stand_ins(struct inherited *self)
 {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(self->own); i++) {
-        PyObject *stand_in = PyCapsule_New(self, "shoal.own_global", NULL);
+        PyObject *stand_in = new_stand_in(self, self->member_count + (size_t)i);
         int error = stand_in == NULL ? -1 : PyDict_SetItem(self->stand_ins, PyList_GET_ITEM(self->own, i), stand_in);
-        if (error == 0)
-            error = give_number(self, stand_in, self->member_count + (size_t)i);
         Py_XDECREF(stand_in);
         if (error < 0)
             return -1;
@@ -124,10 +142,11 @@ static int make_stand_ins(struct inherited *self)
 
 static PyObject *inherited_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *words[] = {"namespace", "objects", "own", "analyse", "can_be_sent", NULL};
-    PyObject *namespace, *objects, *own, *analyse, *can_be_sent;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!OO:Inherited", words, &PyDict_Type, &namespace, &PyList_Type,
-                                     &objects, &PyList_Type, &own, &analyse, &can_be_sent))
+    static char *words[] = {"namespace", "objects", "own", "analyse", "can_be_sent", "pools", NULL};
+    PyObject *namespace, *objects, *own, *analyse, *can_be_sent, *pools;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!OOO!:Inherited", words, &PyDict_Type, &namespace,
+                                     &PyList_Type, &objects, &PyList_Type, &own, &analyse, &can_be_sent, &PyTuple_Type,
+                                     &pools))
         return NULL;
     struct inherited *self = (struct inherited *)type->tp_alloc(type, 0);
     if (self == NULL)
@@ -139,9 +158,11 @@ static PyObject *inherited_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     self->numbers = PyDict_New();
     self->names = PyDict_New();
     self->stand_ins = PyDict_New();
-    if (self->numbers == NULL || self->names == NULL || self->stand_ins == NULL || take_bindings(self) < 0 ||
+    if (self->numbers == NULL || self->names == NULL || self->stand_ins == NULL || take_bindings(self, pools) < 0 ||
         take_members(self, objects) < 0 || make_stand_ins(self) < 0)
         Py_CLEAR(self);
+    else
+        self->binding_count_then = self->binding_count;
     return (PyObject *)self;
 }
 
@@ -263,7 +284,7 @@ static int is_unchanged(struct inherited *self, struct member *member)
             return -1;
         if (!binding_changed(binding, value))
             continue;
-        int counts = binding.unset && !binding.diverged ? can_be_sent(self, index, value) : 1;
+        int counts = binding.unset ? can_be_sent(self, index, value) : 1;
         if (counts != 0)
             return counts < 0 ? -1 : 0;
     }
@@ -287,14 +308,97 @@ int64_t inherited_number_in_worker(void *context, PyObject *obj)
     return number >= 0 && (uint64_t)number >= self->member_count ? -1 : number;
 }
 
+/* ---- what functions by value find ---- */
+
+/* The index of the binding; -1: there is none yet, -2: exception. */
+static int64_t find_binding(struct inherited *self, PyObject *name)
+{
+    PyObject *known = PyDict_GetItemWithError(self->names, name); /* borrowed */
+    if (known == NULL)
+        return PyErr_Occurred() ? -2 : -1;
+    return PyLong_AsLongLong(known);
+}
+
+/* What can always be sent, or says by itself why not. */
+static bool is_definition_or_plain(PyObject *value)
+{
+    return PyFunction_Check(value) || PyType_Check(value) || PyModule_Check(value) || PyLong_CheckExact(value) ||
+           PyUnicode_CheckExact(value) || PyFloat_CheckExact(value) || PyBool_Check(value);
+}
+
+/* Of what was there at the fork, cannot be sent, and was not given to the name since: borrowed, or NULL. */
+static PyObject *stand_in_for_unsendable(struct inherited *self, PyObject *name)
+{
+    int64_t index = find_binding(self, name);
+    if (index < 0 || (size_t)index >= self->binding_count_then)
+        return NULL;
+    struct binding *binding = &self->bindings[index];
+    PyObject *value = PyDict_GetItemWithError(self->namespace, name); /* borrowed */
+    if (value == NULL || is_definition_or_plain(value))
+        return NULL;
+    if (!binding->unset && (binding->diverged || !likeness_same(&binding->then, value)))
+        return NULL;
+    if (can_be_sent(self, (uint32_t)index, value) != 0)
+        return NULL;
+    binding = &self->bindings[index]; /* it may have been moved */
+    if (binding->stand_in == NULL) {
+        size_t first = self->member_count + (size_t)PyList_GET_SIZE(self->own);
+        binding->stand_in = new_stand_in(self, first + (size_t)index);
+    }
+    return binding->stand_in;
+}
+
 PyObject *inherited_stand_in(void *context, PyObject *globals, PyObject *name)
 {
     struct inherited *self = context;
-    if (globals != self->namespace || PyList_GET_SIZE(self->own) == 0)
+    if (globals != self->namespace)
         return NULL;
     PyObject *stand_in = PyDict_GetItemWithError(self->stand_ins, name); /* borrowed */
+    if (stand_in == NULL && !PyErr_Occurred())
+        stand_in = stand_in_for_unsendable(self, name);
     PyErr_Clear();
     return stand_in;
+}
+
+/* Is it a method of a class, by its name? */
+static bool is_method(PyObject *function)
+{
+    PyObject *name = ((PyFunctionObject *)function)->func_qualname;
+    Py_ssize_t dot = PyUnicode_FindChar(name, '.', 0, PyUnicode_GET_LENGTH(name), -1);
+    return dot > 0 && PyUnicode_READ_CHAR(name, dot - 1) != '>'; /* "<locals>." */
+}
+
+int inherited_keeps(void *context, PyObject *function, PyObject *name, PyObject *value)
+{
+    struct inherited *self = context;
+    if (PyFunction_GET_GLOBALS(function) != self->namespace || is_definition_or_plain(value) || !is_method(function))
+        return 0;
+    int64_t index = find_binding(self, name);
+    if (index == -1)
+        index = add_binding(self, name) == NULL ? -2 : (int64_t)self->binding_count - 1;
+    if (index < 0)
+        return -1;
+    if (!self->bindings[index].missing)
+        return 0;
+    int sent = can_be_sent(self, (uint32_t)index, value);
+    return sent < 0 ? -1 : !sent;
+}
+
+/* The worker's own value of what a number behind the members stands for. */
+static PyObject *own_value(struct inherited *self, size_t at)
+{
+    size_t own_count = (size_t)PyList_GET_SIZE(self->own);
+    bool assigned = at < own_count;
+    if (!assigned && at - own_count >= self->binding_count_then) {
+        PyErr_SetString(PyExc_ValueError, "it names something that was not inherited");
+        return NULL;
+    }
+    PyObject *name = assigned ? PyList_GET_ITEM(self->own, (Py_ssize_t)at) : self->bindings[at - own_count].name;
+    PyObject *value = PyDict_GetItemWithError(self->namespace, name); /* borrowed */
+    if (value == NULL && !PyErr_Occurred())
+        PyErr_Format(PyExc_NameError, "name %R is not defined%s", name,
+                     assigned ? ": the pool's initializer did not assign it" : ": a task has deleted it");
+    return Py_XNewRef(value);
 }
 
 PyObject *inherited_object(void *context, PyObject *number)
@@ -302,17 +406,7 @@ PyObject *inherited_object(void *context, PyObject *number)
     struct inherited *self = context;
     size_t at = PyLong_CheckExact(number) ? PyLong_AsSize_t(number) : (size_t)-1;
     PyErr_Clear();
-    if (at < self->member_count)
-        return Py_NewRef(self->members[at].object);
-    if (at - self->member_count >= (size_t)PyList_GET_SIZE(self->own)) {
-        PyErr_SetString(PyExc_ValueError, "it names something that was not inherited");
-        return NULL;
-    }
-    PyObject *name = PyList_GET_ITEM(self->own, (Py_ssize_t)(at - self->member_count));
-    PyObject *value = PyDict_GetItemWithError(self->namespace, name); /* borrowed */
-    if (value == NULL && !PyErr_Occurred())
-        PyErr_Format(PyExc_NameError, "name %R is not defined: the pool's initializer did not assign it", name);
-    return Py_XNewRef(value);
+    return at < self->member_count ? Py_NewRef(self->members[at].object) : own_value(self, at - self->member_count);
 }
 
 void inherited_fork(PyObject *inherited)
@@ -366,6 +460,7 @@ static void inherited_dealloc(struct inherited *self)
         Py_DECREF(self->bindings[i].name);
         likeness_clear(&self->bindings[i].then);
         likeness_clear(&self->bindings[i].now.subject);
+        Py_XDECREF(self->bindings[i].stand_in);
     }
     PyMem_Free(self->members);
     PyMem_Free(self->bindings);
@@ -379,10 +474,10 @@ static void inherited_dealloc(struct inherited *self)
 }
 
 PyDoc_STRVAR(inherited_doc,
-"Inherited(namespace, objects, own, analyse, can_be_sent)\n--\n\n"
+"Inherited(namespace, objects, own, analyse, can_be_sent, pools)\n--\n\n"
 "What forked workers have of __main__, whose namespace this is: functions and classes, made before the fork.\n\n"
 "own: names that the pool's initializer assigns. analyse(object) -> (names, objects) that it uses, as tuples.\n"
-"can_be_sent(value) -> whether it can be pickled.");
+"can_be_sent(value) -> whether it can be pickled. pools: types of what is of no use in a worker.");
 
 static PyType_Slot inherited_slots[] = {
     {Py_tp_doc, (void *)inherited_doc},

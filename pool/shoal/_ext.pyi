@@ -130,6 +130,7 @@ class Inherited:
         own: list[str],
         analyse: Callable[[object], tuple[tuple[str, ...], tuple[object, ...]]],
         can_be_sent: Callable[[object], bool],
+        pools: tuple[type, ...],
     ) -> Self: ...
 
 def _code_globals(code: CodeType, /) -> tuple[str, ...]: ...

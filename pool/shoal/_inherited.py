@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dis
 import functools
+import multiprocessing.pool
 import sys
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType, MethodType
@@ -13,6 +15,7 @@ from typing import Any
 from shoal import _ext
 
 MAIN = ("__main__", "__mp_main__")  # the other one where it was imported by a worker
+POOLS = (multiprocessing.pool.Pool, concurrent.futures.Executor)
 CachedFunction: type = functools._lru_cache_wrapper
 Namespace = dict[str, Any]
 
@@ -24,7 +27,8 @@ def let_inherit(engine: _ext.Engine, initializer: Callable[..., object] | None) 
         return
     own = sorted(assigned_by(namespace, initializer))
     find = functools.partial(_uses, namespace)
-    engine.inherit(_ext.Inherited(namespace, list(_definitions(namespace)), own, find, can_be_sent), CachedFunction)
+    inherited = _ext.Inherited(namespace, list(_definitions(namespace)), own, find, can_be_sent, POOLS)
+    engine.inherit(inherited, CachedFunction)
 
 
 def main_namespace() -> Namespace | None:
