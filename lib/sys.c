@@ -239,8 +239,17 @@ int shoal__sys_sem_clockwait(sem_t *semaphore, int64_t deadline_ns)
 {
     if (deadline_ns < 0)
         return result(sem_wait(semaphore));
+#ifdef HAVE_SEM_CLOCKWAIT
     struct timespec deadline = timespec_of(deadline_ns);
     return result(sem_clockwait(semaphore, CLOCK_MONOTONIC, &deadline));
+#else
+    /* By the wall clock: if that is set, the sleep is shorter or longer; who sleeps looks at the time anew. */
+    struct timespec wall;
+    clock_gettime(CLOCK_REALTIME, &wall);
+    int64_t wall_ns = (int64_t)wall.tv_sec * NS_PER_S + wall.tv_nsec;
+    struct timespec deadline = timespec_of(wall_ns + deadline_ns - shoal__sys_monotonic_ns());
+    return result(sem_timedwait(semaphore, &deadline));
+#endif
 }
 
 int shoal__sys_sem_destroy(sem_t *semaphore)

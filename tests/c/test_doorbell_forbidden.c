@@ -120,6 +120,8 @@ static int make_bells_without_descriptors(void *unused)
     (void)unused;
     const struct rlimit few = { 3, 3 };
     struct shoal_doorbell *bell = NULL;
+    if (shoal_doorbell_probe(SHOAL_DOORBELL_URING, NULL, 0) != 0)
+        return CANNOT; /* it would fail for another reason first */
     void *memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED || setrlimit(RLIMIT_NOFILE, &few) != 0)
         return CANNOT;
@@ -159,12 +161,31 @@ static void a_name_of_no_kind_is_refused(void)
     run_child(choose_nonsense, NULL);
 }
 
+static int choose_what_works(void *unused)
+{
+    (void)unused;
+    enum shoal_doorbell_kind kind = SHOAL_DOORBELL_AUTO;
+    unsetenv("SHOAL_DOORBELL");
+    if (shoal_doorbell_choose(&kind) != 0)
+        return 1;
+    for (int better = SHOAL_DOORBELL_URING; better < (int)kind; better++)
+        if (shoal_doorbell_probe((enum shoal_doorbell_kind)better, NULL, 0) == 0)
+            return 2;
+    return shoal_doorbell_probe(kind, NULL, 0) == 0 ? 0 : 3;
+}
+
+static void the_best_kind_that_works_here_is_chosen(void)
+{
+    run_child(choose_what_works, NULL);
+}
+
 int main(void)
 {
     static const struct test tests[] = {
         { "without io_uring the semaphore is chosen and the reason said",
           without_io_uring_the_semaphore_is_chosen_and_the_reason_said },
         { "without locked memory there still is a doorbell", without_locked_memory_there_still_is_a_doorbell },
+        { "the best kind that works here is chosen", the_best_kind_that_works_here_is_chosen },
         { "too few descriptors are an error", too_few_descriptors_are_an_error },
         { "a name of no kind is refused", a_name_of_no_kind_is_refused },
     };
