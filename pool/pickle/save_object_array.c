@@ -113,6 +113,8 @@ static int save_items(struct shoal_encoder *e, struct items *items)
 {
     if (shoal__op(e, OP_EMPTY_LIST) < 0)
         return -1;
+    if (items->count == 1)
+        return save_some(e, items, 0, 1) < 0 ? -1 : shoal__op(e, OP_APPEND);
     for (Py_ssize_t i = 0; i < items->count; i += SHOAL_BATCH_SIZE) {
         if (shoal__op(e, OP_MARK) < 0 || save_some(e, items, i, batch_end(items, i)) < 0 ||
             shoal__op(e, OP_APPENDS) < 0)

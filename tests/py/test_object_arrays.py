@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import shoal
+from leaking import leaks
 from shoal import _rebuild
 
 np = pytest.importorskip("numpy")
@@ -116,8 +117,20 @@ def test_items_that_were_put_are_given_back():
     before = sys.getrefcount(item)
     _rebuild._put_items(array, 1, (item, item))
     assert array[0] is None and array[1] is array[2] is item
+    with pytest.raises(ValueError, match="no free places"):
+        _rebuild._put_items(array, 0, (item, item))
     del array
     assert sys.getrefcount(item) == before
+
+
+def test_putting_items_keeps_no_memory():
+    def put():
+        array = np.empty(3, object)
+        _rebuild._put_items(array, 0, ([1], "text"))
+        with pytest.raises(TypeError):
+            _rebuild._put_items(array, -1, ([2],))
+
+    assert not leaks(put)
 
 
 @pytest.mark.parametrize("load", LOADERS)

@@ -36,6 +36,11 @@ def dumps_or_error(dumps, obj, protocol):
         return type(error)
 
 
+def names_arrays(stream):
+    """Ours of these is another one, and shorter."""
+    return b"_frombuffer" in stream or b"_reconstruct" in stream
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @EXAMPLES
 @hypothesis.given(graph=graphs())
@@ -45,7 +50,7 @@ def test_any_graph_goes_every_way_as_with_pickle(protocol, graph):
     if stream is RecursionError:  # what has no end, has none here; what is only deep has
         assert ours is pickle.PicklingError or isinstance(ours, bytes)
         return
-    has_arrays = not isinstance(stream, type) and b"_frombuffer" in stream
+    has_arrays = not isinstance(stream, type) and names_arrays(stream)
     assert ours == stream or (has_arrays and len(ours) < len(stream))
     if isinstance(stream, type):
         return
@@ -75,7 +80,7 @@ def test_any_graph_with_its_buffers_apart(graph):
     except (TypeError, RecursionError):
         return
     shorter = shoal.dumps(graph, 5, buffer_callback=ours.append)
-    assert shorter == stream or (b"_frombuffer" in stream and len(shorter) < len(stream))
+    assert shorter == stream or (names_arrays(stream) and len(shorter) < len(stream))
     assert [bytes(buffer.raw()) for buffer in ours] == [bytes(buffer.raw()) for buffer in theirs]
     try:
         expected = pickle.loads(stream, buffers=theirs)
