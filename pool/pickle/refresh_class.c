@@ -33,6 +33,12 @@ static bool is_atom(PyObject *obj)
            PyComplex_CheckExact(obj);
 }
 
+/* Its hash runs no code, and it is equal to what it was as a member or key there. */
+static bool is_simple_key(PyObject *obj)
+{
+    return is_atom(obj) || obj == Py_None || PyBool_Check(obj);
+}
+
 /* Each compares two of the same type: 1 equal, 0 different or not known, -1. */
 
 static int compare_tuples(struct comparison *c, PyObject *old, PyObject *new)
@@ -60,11 +66,24 @@ static int compare_items(struct comparison *c, PyObject *old, PyObject *new)
     Py_ssize_t position = 0;
     int equal = 1;
     while (equal == 1 && PyDict_Next(new, &position, &key, &value)) {
-        if (!is_atom(key))
+        if (!is_simple_key(key))
             return 0;
         PyObject *other = PyDict_GetItemWithError(old, key); /* borrowed; comparing atoms runs no code */
         equal = other ? compare(c, other, value) : PyErr_Occurred() ? -1 : 0;
     }
+    return equal;
+}
+
+/* Of sets of atoms: an empty one is in each dataclass's __repr__, which keeps there what is under way. */
+static int compare_sets(PyObject *old, PyObject *new)
+{
+    PyObject *members = PySequence_Tuple(new);
+    int equal = !members ? -1 : PySet_GET_SIZE(old) == PyTuple_GET_SIZE(members);
+    for (Py_ssize_t i = 0; equal == 1 && i < PyTuple_GET_SIZE(members); i++) {
+        PyObject *member = PyTuple_GET_ITEM(members, i);
+        equal = is_simple_key(member) ? PySet_Contains(old, member) : 0;
+    }
+    Py_XDECREF(members);
     return equal;
 }
 
@@ -145,6 +164,8 @@ static int compare_same_type(struct comparison *c, PyObject *old, PyObject *new)
         return compare_lists(c, old, new);
     if (type == &PyDict_Type)
         return PyDict_GET_SIZE(old) == PyDict_GET_SIZE(new) ? compare_items(c, old, new) : 0;
+    if (type == &PySet_Type || type == &PyFrozenSet_Type)
+        return compare_sets(old, new);
     if (type == &PyCell_Type)
         return compare_cells(c, old, new);
     if (type == &PyClassMethod_Type || type == &PyStaticMethod_Type)

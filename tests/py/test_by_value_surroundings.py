@@ -148,6 +148,29 @@ class C:
     assert ask(C(), "(type(it) is kept['cls'], it.f()[0], it.attribute)") == (True, 3, 5)
 
 
+@pytest.mark.parametrize("base", ["Base", "object"])
+def test_a_dataclass_is_not_touched_and_sent_on_as_it_came(ask, base):
+    """Each __repr__ has a set of what is under way; sets of simple members can be compared."""
+    script = define(
+        f"""
+import dataclasses
+words, none = {{"a", None, 1, True}}, frozenset()
+class Base:
+    def f(self):
+        return words, none
+@dataclasses.dataclass
+class Data({base}):
+    x: int = 0
+    y: list = dataclasses.field(default_factory=list)
+"""
+    )
+    sent = ask(script["Data"], "kept.update(vars(it)) or __import__('shoal').dumps(it)")
+    assert ask(script["Data"], "[name for name in kept if kept[name] is not vars(it)[name]]") == []
+    assert ask(script["Data"], "__import__('shoal').dumps(it)") == sent == shoal.dumps(script["Data"])
+    script["words"].add("b")
+    assert ask(script["Base"](), "sorted(map(str, it.f()[0]))") == ["1", "None", "a", "b"]
+
+
 def test_a_method_that_was_replaced_where_it_is_stays(ask):
     script = define(
         "factor = 2\nclass C:\n    def f(self):\n        return factor\n    def g(self):\n        return factor"
