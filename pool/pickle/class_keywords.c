@@ -17,6 +17,19 @@ PyObject *shoal__class_keywords(struct shoal_pickle_state *state, PyObject *clas
     return both && shoal__leads_to_class(PyTuple_GET_ITEM(both, 0), class) ? PyTuple_GET_ITEM(both, 1) : NULL;
 }
 
+/* `type` itself takes none, and object.__init_subclass__ does not: a function that stood for the metaclass had them. */
+static bool may_take_keywords(const struct shoal_state_classes *c, PyTypeObject *class)
+{
+    if (!Py_IS_TYPE(class, &PyType_Type))
+        return true;
+    for (Py_ssize_t i = 1; i < PyTuple_GET_SIZE(class->tp_mro); i++) {
+        PyTypeObject *base = (PyTypeObject *)PyTuple_GET_ITEM(class->tp_mro, i);
+        if (_PyType_Lookup(base, c->init_subclass) != c->no_init_subclass)
+            return true;
+    }
+    return false;
+}
+
 static int remember_keywords(struct shoal_state_classes *c, PyObject *class, PyObject *const *values, PyObject *names)
 {
     PyObject *keywords = PyDict_New();
@@ -49,6 +62,7 @@ static PyObject *build_class(PyObject *self, PyObject *const *args, Py_ssize_t n
         return NULL;
     PyObject *class = PyObject_Vectorcall(state->classes.build_class, args, (size_t)nargs, names);
     if (class && names && PyTuple_GET_SIZE(names) > 0 && PyType_Check(class) &&
+        may_take_keywords(&state->classes, (PyTypeObject *)class) &&
         remember_keywords(&state->classes, class, args + PyVectorcall_NARGS((size_t)nargs), names) < 0)
         PyErr_Clear(); /* no memory: the class is more important */
     return class;

@@ -255,7 +255,8 @@ static PyObject *fill_class(PyObject *self, PyObject *const *args, Py_ssize_t na
     if (!record->open && !has_registered)
         Py_RETURN_NONE;
     PyObject *fill = helper(&state->classes.fill_class, "fill"), *changed = NULL, *result = NULL;
-    if (fill && (record->open ? note_parts(state, record, args[1], &changed) == 0 : (changed = PyDict_New()) != NULL))
+    if (fill && (record->open ? note_parts(state, record, args[1], &changed) == 0 : (changed = PyDict_New()) != NULL) &&
+        (!just_made || PyDict_Update(changed, args[1]) == 0)) /* hooks may have set what was received already */
         result = PyObject_CallFunctionObjArgs(fill, args[0], changed, nargs == 3 ? args[2] : Py_None,
                                               record->made ? Py_True : Py_False, NULL);
     Py_XDECREF(changed);

@@ -59,6 +59,35 @@ static PyObject *written_value(struct shoal_encoder *e, PyObject *key, PyObject 
     return tuple || PyErr_Occurred() ? tuple : Py_NewRef(value);
 }
 
+/* Of a private slot only the end of its mangled name is compared. */
+static bool is_slot(PyObject *made, PyObject *name)
+{
+    Py_ssize_t length = PyUnicode_GET_LENGTH(made), end = PyUnicode_GET_LENGTH(name);
+    return PyUnicode_Tailmatch(made, name, 0, length, 1) == 1 &&
+           (length == end || (PyUnicode_READ_CHAR(name, 0) == '_' && PyUnicode_READ_CHAR(made, 0) == '_'));
+}
+
+/* A list may have been changed since the class was made of it. */
+static bool says_the_slots(PyObject *list, PyTypeObject *class)
+{
+    PyObject *slots = ((PyHeapTypeObject *)class)->ht_slots; /* a tuple, without __dict__ and __weakref__, or NULL */
+    Py_ssize_t n = slots ? PyTuple_GET_SIZE(slots) : 0, found = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+        PyObject *name = PyList_GET_ITEM(list, i);
+        if (!PyUnicode_CheckExact(name) || PyUnicode_GET_LENGTH(name) == 0)
+            return false;
+        if (PyUnicode_CompareWithASCIIString(name, "__dict__") == 0 ||
+            PyUnicode_CompareWithASCIIString(name, "__weakref__") == 0)
+            continue;
+        Py_ssize_t before = found;
+        for (Py_ssize_t j = 0; j < n; j++)
+            found += is_slot(PyTuple_GET_ITEM(slots, j), name);
+        if (found == before)
+            return false;
+    }
+    return found == n;
+}
+
 /*
  * What says the slots, if __slots__ does not say them any more (it may have been an iterator): the names of their
  * descriptors. New reference, or NULL without an exception.
@@ -66,7 +95,8 @@ static PyObject *written_value(struct shoal_encoder *e, PyObject *key, PyObject 
 static PyObject *slots_by_descriptors(struct shoal_encoder *e, PyTypeObject *class, PyObject *dict)
 {
     PyObject *slots = PyDict_GetItemWithError(dict, e->state->names.slots); /* borrowed */
-    if (!slots || PyUnicode_Check(slots) || PyTuple_Check(slots) || PyDict_Check(slots) || PyAnySet_Check(slots))
+    if (!slots || PyUnicode_Check(slots) || PyTuple_Check(slots) || PyDict_Check(slots) || PyAnySet_Check(slots) ||
+        (PyList_CheckExact(slots) && says_the_slots(slots, class)))
         return NULL;
     PyObject *names = PyList_New(0), *key, *value;
     Py_ssize_t position = 0;

@@ -71,15 +71,35 @@ static int save_by_name(struct shoal_encoder *e, PyObject *module, PyObject *nam
     return result;
 }
 
-int shoal__save_module(struct shoal_encoder *e, PyObject *module)
+/* New reference to the name in sys.modules: some modules of C call themselves by another one (_io by "io"). */
+static PyObject *name_of(struct shoal_encoder *e, PyObject *module)
 {
     PyObject *name = PyModule_GetNameObject(module);
     if (!name) {
         if (PyErr_ExceptionMatches(PyExc_SystemError))
             PyErr_SetString(e->state->shared.pickling_error,
                             "cannot pickle a nameless module: its __name__ is no string");
-        return -1;
+        return NULL;
     }
+    PyObject *modules = PyImport_GetModuleDict();
+    if (PyDict_GetItemWithError(modules, name) == module)
+        return name;
+    PyObject *spec = PyDict_GetItemWithError(PyModule_GetDict(module), e->state->names.spec); /* borrowed */
+    PyObject *other = spec && spec != Py_None ? PyObject_GetAttrString(spec, "name") : NULL;
+    PyErr_Clear();
+    if (other && PyUnicode_CheckExact(other) && PyDict_GetItemWithError(modules, other) == module) {
+        Py_DECREF(name);
+        return other;
+    }
+    Py_XDECREF(other);
+    return name;
+}
+
+int shoal__save_module(struct shoal_encoder *e, PyObject *module)
+{
+    PyObject *name = name_of(e, module);
+    if (!name)
+        return -1;
     PyObject *imported = PyDict_GetItemWithError(PyImport_GetModuleDict(), name); /* borrowed, compared only */
     int result, registered = shoal__is_registered(e->state, name);
     if (registered < 0 || (!imported && PyErr_Occurred()))

@@ -1,34 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Classes by value, for test_by_value_classes.py: defined in one script, used in another that cannot import it."""
 
+import slot_cases
+
 # name: (what the first script defines as `it`, what the second one asserts of `it`[, Python from which on])
 CASES = {
-    "slots as a string": ("class it: __slots__ = 'x'", "it().x = 1\nassert not hasattr(it(), '__dict__')"),
-    "slots with documentation": (
-        "class it:\n    __slots__ = {'x': 'the x', 'y': None}",
-        "import inspect\nassert it.__slots__ == {'x': 'the x', 'y': None} and inspect.getdoc(it.x) == 'the x'\n"
-        "with pytest.raises(AttributeError): it().z = 1",
-    ),
-    "slots out of an iterator": (
-        "class it: __slots__ = iter(['x', '__p'])",
-        "it().x = it()._it__p = 1\nassert not hasattr(it(), '__dict__')",
-    ),
-    "private slots": (
-        "class it:\n    __slots__ = ('__x',)\n    def set(self): self.__x = 1\n    def get(self): return self.__x",
-        "i = it()\ni.set()\nassert i.get() == 1 == i._it__x",
-    ),
-    "inherited slots": (
-        "class A: __slots__ = ('a',)\nclass B(A): __slots__ = ('b',)\nit = B()\nit.a, it.b = 1, 2",
-        "assert (it.a, it.b) == (1, 2) and not hasattr(it, '__dict__')",
-    ),
-    "slots for dict and weakref": (
-        "class it: __slots__ = ('x', '__dict__', '__weakref__')",
-        "import weakref\ni = it()\ni.x = i.y = 1\nassert weakref.ref(i)() is i and vars(i) == {'y': 1}",
-    ),
-    "a slot that was replaced": (
-        "class it: __slots__ = ('x',)\nit.x = property(lambda self: 7)",
-        "assert it().x == 7",
-    ),
     "metaclass with everything": (
         """
         class M(type):
@@ -125,6 +101,28 @@ CASES = {
         class it(Base): pass
         """,
         "assert list(it.registry.items) == ['none', 'A', 'it'] and it.registry.last is it",
+    ),
+    "functions for metaclasses": (
+        """
+        class M(type):
+            def __new__(m, name, bases, ns, **keywords): return super().__new__(m, name, bases, ns)
+            def __init__(cls, name, bases, ns, **keywords): cls.keywords = keywords
+        def uses(name, bases, ns, **keywords): return type(name, bases, {**ns, 'keywords': keywords})
+        def passes(name, bases, ns, **keywords): return M(name, bases, ns, **keywords)
+        class A(metaclass=uses, k=1): pass
+        class B(metaclass=passes, k=2): pass
+        it = A, B
+        """,
+        "A, B = it\nassert (A.keywords, B.keywords) == ({'k': 1}, {'k': 2}) and type(B).__name__ == 'M'",
+    ),
+    "hook that counts in an attribute of its base": (
+        """
+        class Base:
+            count = 0
+            def __init_subclass__(cls): Base.count += 1
+        class it(Base): pass
+        """,
+        "assert it.__mro__[1].count == 1",
     ),
     "keyword that is required": (
         "class B:\n    def __init_subclass__(cls, *, tag): cls.tag = tag\nclass it(B, tag=[1]): pass",
@@ -488,3 +486,5 @@ CASES = {
         "assert it.a == {'x', 'y', 'zz', 'w'} and it.b == frozenset('abcdef')",
     ),
 }
+
+CASES |= slot_cases.CASES

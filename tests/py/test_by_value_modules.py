@@ -103,6 +103,10 @@ def test_a_module_of_a_class_of_its_own(over_there):
     )
 
 
+def test_a_module_that_calls_itself_by_another_name_goes_by_its_own(over_there):
+    over_there("import _io\nit = _io, (lambda: _io)", "import _io\nassert it[0] is it[1]() is _io")
+
+
 def test_a_module_without_a_name_is_refused():
     module = make_module()
     for spoil in (lambda: vars(module).pop("__name__"), lambda: setattr(module, "__name__", module)):
