@@ -239,7 +239,11 @@ struct shoal__queue_worker {
     shoal__a32 stance; /* itself; who wakes it: SLEEPING -> WOKEN. enum shoal__stance */
     shoal__a32 cpu;    /* itself: where it was last seen, or SHOAL__QUEUE_NO_CPU */
     shoal__a64 rest_ns; /* itself: when it last went to sleep */
-    uint8_t pad[48];
+    /* What it runs; taskqueue_watch.c. */
+    shoal__a64 watch;    /* beat:61 | phase:3. Itself, and the owner process, by swaps. SYNC: watch */
+    shoal__a64 running;  /* itself: generation:32 | slot:32 */
+    shoal__a64 since_ns; /* itself: 0 if nobody wants to know */
+    uint8_t pad[24];
 };
 
 #define SHOAL__QUEUE_MAGIC 0x3145554551485300ull

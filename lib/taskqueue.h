@@ -7,6 +7,7 @@
  *     taskqueue_repair.c  after a death or a scribble: bury, rescan
  *     taskqueue_wake.c    who sleeps, who comes, whom to wake (owner process and workers)
  *     taskqueue_turn.c    taking turns on one CPU (owner process and workers)
+ *     taskqueue_watch.c   what a worker runs, and ending it: exactly one side gives the outcome
  *     taskqueue_worker.c  claim, start, spin, sleep
  */
 #ifndef SHOAL_LIB_TASKQUEUE_H
@@ -142,6 +143,9 @@ static inline uint64_t shoal__queue_backlog(const struct shoal_taskqueue *queue)
  * the owner process). The caller has done a full fence since its last step. Returns how many.
  */
 int shoal__queue_wake(struct shoal_taskqueue *queue, uint32_t limit, int self);
+
+/* The worker is dead: whatever was asked of it is not asked of its successor. */
+void shoal__watch_forget(struct shoal_taskqueue *queue, unsigned worker);
 
 /* Yield the CPU until ready() says so, a few times at most; not while that costs more than it saves. */
 bool shoal__turn_give(struct shoal__turn *turn, bool (*ready)(void *), void *arg);

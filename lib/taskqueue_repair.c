@@ -67,6 +67,7 @@ int shoal_taskqueue_bury(struct shoal_taskqueue *queue, unsigned worker)
         return -EINVAL;
     uint32_t mark = worker + 1;
     shoal__store_seqcst(&queue->workers[worker].stance, SHOAL__AWAKE);
+    shoal__watch_forget(queue, worker);
     shoal__and_seqcst(&queue->common->idle[worker / 64], ~shoal__idle_bit(worker));
     shoal__cas_seqcst(&queue->common->spinner, &mark, 0);
     shoal__queue_rescan(queue);

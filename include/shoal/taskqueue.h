@@ -163,6 +163,41 @@ SHOAL_API int shoal_taskqueue_spinner(const struct shoal_taskqueue *queue);
 /* 0 if the whole structure is valid (every word, index entries, hints in range), -EUCLEAN if not. */
 SHOAL_API int shoal_taskqueue_check(const struct shoal_taskqueue *queue);
 
+/* ---- what a worker runs, and ending it: taskqueue_watch.c ---- */
+
+enum shoal_watch_phase {
+    SHOAL_WATCH_ENDED = 0, /* nothing, or its outcome is being handed in */
+    SHOAL_WATCH_RUNS,
+    SHOAL_WATCH_STOP,     /* asked to end what it runs */
+    SHOAL_WATCH_STOP_ALL, /* and not to begin what is left of the task */
+    SHOAL_WATCH_KILL,     /* the owner process gives the outcome: the worker hands nothing in any more */
+};
+
+struct shoal_watch {
+    uint64_t beat; /* which of all that this worker index has run */
+    enum shoal_watch_phase phase;
+    uint32_t slot, generation;
+    int64_t since_ns; /* 0: not asked for */
+};
+
+/* Owner process: what `worker` is at. Not believed: it is the worker's word. -EAGAIN: it changed while we looked. */
+SHOAL_API int shoal_taskqueue_watch(const struct shoal_taskqueue *queue, unsigned worker,
+                                    struct shoal_watch *ret_watch);
+/* Owner process: move `beat` on to a later phase (STOP, STOP_ALL, KILL). -ESTALE: that has ended. */
+SHOAL_API int shoal_taskqueue_watch_ask(struct shoal_taskqueue *queue, unsigned worker, uint64_t beat,
+                                        enum shoal_watch_phase phase);
+
+/* Worker: from here on it runs (a part of) this task. */
+SHOAL_API void shoal_taskqueue_watch_begin(struct shoal_taskqueue *queue, unsigned worker,
+                                           const struct shoal_claim *claim, int64_t since_ns);
+/*
+ * Worker: right before an outcome is handed in. Returns the phase that has ended; -ECANCELED: nothing must be handed
+ * in, we are about to be killed.
+ */
+SHOAL_API int shoal_taskqueue_watch_end(struct shoal_taskqueue *queue, unsigned worker);
+/* Worker: the phase of what it runs. */
+SHOAL_API enum shoal_watch_phase shoal_taskqueue_watch_phase(const struct shoal_taskqueue *queue, unsigned worker);
+
 /* ---- worker ---- */
 
 /* Claim the oldest READY task: 0, *ret_task (a copy) and *ret_claim; -EAGAIN if there is none. */
