@@ -282,14 +282,20 @@ static int take_run(struct engine *engine, unsigned index, const struct record *
     return 0;
 }
 
-/* Those that there is no room for in the record of the task's end. */
+/* Those that there is no room for in the record of the task's end; or that end, for a batch that was cancelled. */
 static int take_kept(struct engine *engine, unsigned index, const struct record *record, const uint8_t *payload,
                      uint64_t payload_bytes)
 {
     const struct entry *entry = entry_of(engine, index, record);
-    if (entry == NULL || (uint64_t)record->kept_count * 8 > payload_bytes)
+    bool dropped = record->kind == RECORD_DROPPED;
+    uint64_t stream = dropped ? record->stream_bytes : 0;
+    if (entry == NULL || (dropped && !entry->unwanted) || stream > payload_bytes ||
+        (uint64_t)record->kept_count * 8 > payload_bytes - stream)
         return -EBADMSG;
-    return note_kept(engine, index, entry, payload, record->kept_count);
+    int error = note_kept(engine, index, entry, payload + stream, record->kept_count);
+    if (error == 0 && dropped)
+        entry_finish(engine, record->slot);
+    return error;
 }
 
 /* What a worker that has died had noted of a run and not published. */
@@ -398,6 +404,7 @@ static int take_record(struct engine *engine, unsigned index, const uint8_t *byt
     case RECORD_RUN:
         return take_run(engine, index, &record, bytes + sizeof record, size - sizeof record);
     case RECORD_KEPT:
+    case RECORD_DROPPED:
         return take_kept(engine, index, &record, bytes + sizeof record, size - sizeof record);
     case RECORD_HELLO:
         worker->ready = true;

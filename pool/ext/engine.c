@@ -185,6 +185,8 @@ void engine_init(struct engine *engine, struct module_state *state, uint64_t epo
     engine->backlog_end = &engine->backlog;
     engine->finished_end = &engine->finished;
     engine->progress_fd = -1;
+    engine->limits_ns = INT64_MAX;
+    engine->progress_until_ns = INT64_MIN;
     engine->forking_index = -1;
     engine->lifeline = (struct shoal_lifeline){.read_fd = -1, .write_fd = -1};
     engine->next = state->engines;

@@ -14,8 +14,9 @@
  *
  * Files: engine.c its making; engine_end.c its end; engine_inherit.c what goes by number; engine_type.c the type;
  * submit.c encode and publish; submit_memory.c wait for room; drain.c read the result rings; wait.c sleep until
- * something is done; recover.c a worker has died; start.c another one comes; progress.c the thread behind it all;
- * worker.c the loop in the child; worker_result.c how it answers; attach.c a child that inherited nothing.
+ * something is done; limits.c a task that takes too long or is not wanted any more; recover.c a worker has died;
+ * start.c another one comes; progress.c the thread behind it all; worker.c the loop in the child; worker_result.c how
+ * it answers; worker_stop.c how it is stopped; attach.c a child that inherited nothing.
  */
 #ifndef SHOAL_EXT_ENGINE_H
 #define SHOAL_EXT_ENGINE_H
@@ -32,11 +33,15 @@
 #define STREAM_IN_RING_MAX (UINT64_C(128) << 10) /* longer ones go to blocks: a few could fill the ring */
 #define CLAIMS_MAX 8u /* a task whose arguments kill this many workers while they are read is given up */
 
+#define STOP_SIGNAL (SIGRTMAX - 7) /* to a worker: stop what you run, if it is what you are asked to (limits.c) */
+
 /* struct shoal_task.flags */
 #define TASK_IN_RING 1u /* stream_offset is a position in the task ring, else an offset in the region */
 #define TASK_BATCH 2u
 #define TASK_STAR 4u    /* each item is a tuple of arguments */
 #define TASK_APART 8u   /* of a call: function and arguments have a section each */
+#define TASK_LIMITED 16u /* each item has a limit of time: the worker says when it begins */
+#define TASK_ABORTS 32u /* its first error ends the call: the parent wants to know at once */
 
 /* What a worker writes into its result ring. */
 enum record_kind {
@@ -50,6 +55,7 @@ enum record_kind {
     RECORD_KEPT,        /* more blocks that the worker still holds, before the task's last result */
     RECORD_BYE,         /* has served its number of tasks and ends */
     RECORD_SWEPT,       /* has looked which handles are live, after the sweep order number block_bytes */
+    RECORD_DROPPED,     /* the rest of a batch that nobody wants was not run */
 };
 
 #define RECORD_FINAL 1u    /* of this task */
@@ -102,6 +108,11 @@ struct entry {
     uint32_t next_item; /* of a batch: the next result that may come */
     uint64_t result_bytes; /* of the results that came */
     uint32_t claims;    /* how often a worker died while it had the task claimed */
+    /* limits.c */
+    bool unwanted;      /* cancelled while it ran: whatever comes is dropped */
+    uint64_t stop_beat; /* what its worker was asked to stop */
+    int64_t kill_ns;    /* when it is killed if it has not; 0: it was not asked */
+    PyObject *stop_error; /* of one that is being killed for its timeout, or NULL */
 };
 
 struct ring_record { /* of the task ring, oldest first */
@@ -193,9 +204,11 @@ struct engine {
     bool progress_called; /* it is needed: not idle any more */
     bool progress_in_callbacks; /* user code runs in the progress thread: nobody waits for it then */
     unsigned long progress_thread;
+    int64_t progress_until_ns; /* it sleeps at most until then; INT64_MAX: for ever; INT64_MIN: it is awake */
     int progress_fd; /* eventfd: wakes the progress thread */
     struct shoal_group *groups; /* unfinished lazy groups, for close and join */
     int64_t looked_ns; /* engine_look_closer */
+    int64_t limits_ns; /* limits_look is to be called by then; INT64_MAX: nothing has a limit */
     bool function_failed; /* the last batch that did not pickle: its function is to blame, not an item */
     uint64_t failed_starts; /* in a row, without a worker that came up, by their own doing */
     uint64_t killed_starts; /* the same, but killed by others */
@@ -290,6 +303,18 @@ void progress_attend(struct engine *engine);
 void progress_tend(struct engine *engine, uint64_t bytes); /* arena memory was taken: when idle, give it back */
 void progress_yield(struct engine *engine); /* a caller is about to sleep on the bell */
 void progress_stop(struct engine *engine); /* and close its descriptor, here or when the thread leaves user code */
+
+void progress_look_by(struct engine *engine, int64_t at_ns); /* it looks at the limits then, at the latest */
+
+/* limits.c */
+void limits_note(struct engine *engine, const struct owner *owner); /* a task of it was published */
+void limits_look(struct engine *engine);                            /* at `limits_ns` */
+/* Nobody wants it any more: its worker is asked to stop, and killed if it does not. False: no worker has it. */
+bool limits_drop(struct engine *engine, uint32_t slot);
+/* The same for all that `owner` has; what no worker has is taken back. No user code. */
+void limits_drop_all(struct engine *engine, struct owner *owner);
+/* A worker died over what it was asked to stop: the error for that item, new reference; NULL: it was another thing. */
+PyObject *limits_error(struct engine *engine, uint32_t slot, const struct shoal_watch *watch);
 
 /* engine_end.c */
 /* Reap all workers, killed or told to stop. 1 gone, 0 deadline, -1 exception. */

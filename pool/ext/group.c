@@ -91,7 +91,7 @@ bool group_deliver_small(struct owner *owner, uint32_t item, enum arrival_kind k
                          uint64_t stream_bytes)
 {
     struct shoal_group *self = (struct shoal_group *)owner;
-    if (stream_bytes > HEAVY_BYTES || self->cancelled)
+    if (stream_bytes > HEAVY_BYTES || self->cancelled || (self->owner.aborts && kind != ARRIVAL_VALUE))
         return false;
     struct piece piece = {.item = item, .kind = (uint32_t)kind, .bytes = (uint32_t)stream_bytes};
     uint8_t *place = log_append(self, piece_bytes(&piece));
@@ -140,6 +140,8 @@ void group_deliver(struct owner *owner, struct arrival *arrival)
             arrival_free_bytes(owner->engine, arrival);
         }
     }
+    if (self->owner.aborts && piece.kind != ARRIVAL_VALUE)
+        group_abort(self);
     note_arrivals(self, 1);
 }
 
@@ -180,7 +182,7 @@ struct group_value group_take(struct shoal_group *self, uint64_t index)
 /* Steals object. bytes: what it took where it came from. */
 static int keep(struct shoal_group *self, uint64_t item, PyObject *object, bool ok, uint64_t bytes)
 {
-    if (self->mode == GROUP_LIST) {
+    if (self->mode == GROUP_LIST || (self->owner.aborts && !ok)) {
         if (!ok) {
             if (self->error == NULL || item < self->error_item) {
                 Py_XSETREF(self->error, object);

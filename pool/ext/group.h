@@ -72,6 +72,14 @@ void group_unlist(struct shoal_group *self); /* no longer one of the engine's la
 /* Nothing more is pulled; `error`, if there was more, is the last outcome. */
 void group_stop(struct shoal_group *self, PyObject *error);
 
+/* group_end.c */
+void group_abort(struct shoal_group *self); /* its error has come: nothing more does */
+PyObject *group_cancel(struct shoal_group *self, PyObject *args, PyObject *kwargs);
+PyObject *group_stop_method(struct shoal_group *self, PyObject *error);
+
+/* group_type.c */
+void group_collect(struct shoal_group *self); /* look for arrivals */
+
 /* group_feed.c */
 bool group_inputs_may_wait(PyObject *inputs); /* one of this tuple */
 int group_start_feeder(struct shoal_group *self); /* 0, or -1 with an exception: no thread */

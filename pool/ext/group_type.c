@@ -88,7 +88,7 @@ static int begin_list(struct shoal_group *self, PyObject *iterable)
     Py_ssize_t size = input == NULL ? -1 : PySequence_Size(input);
     self->results = size < 0 ? NULL : PyList_New(size);
     int error = self->results == NULL ? -1 : 0;
-    for (Py_ssize_t at = 0, count; at < size && error == 0; at += count) {
+    for (Py_ssize_t at = 0, count; at < size && error == 0 && !self->cancelled; at += count) {
         PyObject *part = cut_chunk(self, input, at);
         count = part == NULL ? 0 : PySequence_Fast_GET_SIZE(part);
         if (part == NULL)
@@ -156,7 +156,7 @@ static PyObject *group_begin(struct shoal_group *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static void collect(struct shoal_group *self)
+void group_collect(struct shoal_group *self)
 {
     struct engine *engine = self->owner.engine;
     if (self->owner.done || engine == NULL || engine->epoch != engine->state->fork_epoch)
@@ -227,11 +227,18 @@ static PyObject *group_next_until(struct shoal_group *self, int64_t deadline_ns)
             return take_value(self);
         if (!self->fed && group_refill(self) < 0)
             return NULL;
-        if (self->source == NULL && self->stalled == NULL && self->ending == NULL && self->cursor >= self->total)
+        if (self->source == NULL && self->stalled == NULL && self->ending == NULL && self->cursor >= self->total &&
+            self->error == NULL)
             return NULL; /* StopIteration */
         if (self->log_read < self->log_end)
             continue;
         if (self->owner.done && self->log_read == self->log_end && !value_ready(self)) {
+            if (self->error != NULL) { /* it has ended the call */
+                PyErr_SetObject((PyObject *)Py_TYPE(self->error), self->error);
+                Py_CLEAR(self->error);
+                self->cursor = self->total;
+                return NULL;
+            }
             if (self->cursor >= self->total)
                 return NULL;
             PyErr_SetString(PyExc_RuntimeError, "a result is missing: there was no memory to keep it");
@@ -269,7 +276,7 @@ static PyObject *group_next(struct shoal_group *self, PyObject *args, PyObject *
 
 static PyObject *group_done(struct shoal_group *self, PyObject *Py_UNUSED(ignored))
 {
-    collect(self);
+    group_collect(self);
     return PyBool_FromLong(self->owner.done);
 }
 
@@ -307,50 +314,9 @@ static PyObject *group_pull_method(struct shoal_group *self, PyObject *Py_UNUSED
     return all < 0 ? NULL : PyBool_FromLong(all);
 }
 
-static PyObject *group_cancel(struct shoal_group *self, PyObject *Py_UNUSED(ignored))
+static PyObject *group_limit(struct shoal_group *self, PyObject *args)
 {
-    struct engine *engine = self->owner.engine;
-    collect(self);
-    if (self->owner.done || engine == NULL || engine->dead || engine_check_process(engine) < 0) {
-        PyErr_Clear();
-        Py_RETURN_FALSE;
-    }
-    Py_INCREF(self);
-    engine_discard_later(engine, self->source);
-    engine_discard_later(engine, self->stalled);
-    self->source = self->stalled = NULL;
-    group_unlist(self);
-    group_wake_feeder(self);
-    while (engine_revoke(engine, &self->owner) > 0)
-        ;
-    struct arrival arrival = {.kind = ARRIVAL_EXCEPTION, .object = item_cancelled_error(), .block = HOME_NO_BLOCK,
-                              .adopted = HOME_NO_BLOCK};
-    engine_discard_later(engine, self->ending);
-    self->ending = NULL;
-    self->total = self->arrived + 1; /* the cancellation is the last thing that a reader gets */
-    arrival.item = (uint32_t)self->arrived;
-    group_deliver(&self->owner, &arrival);
-    self->cancelled = true;
-    engine_feed(engine);
-    engine_news(engine);
-    engine_after_drain(engine);
-    Py_DECREF(self);
-    Py_RETURN_TRUE;
-}
-
-static PyObject *group_stop_method(struct shoal_group *self, PyObject *error)
-{
-    struct engine *engine = self->owner.engine;
-    if (!PyExceptionInstance_Check(error)) {
-        PyErr_SetString(PyExc_TypeError, "_stop() takes an exception instance");
-        return NULL;
-    }
-    if (engine != NULL && !engine->dead && engine->epoch == engine->state->fork_epoch) {
-        group_stop(self, error);
-        engine_news(engine);
-        engine_after_drain(engine);
-    }
-    Py_RETURN_NONE;
+    return owner_limit(&self->owner, args);
 }
 
 static PyObject *group_watch(struct shoal_group *self, PyObject *callback)
@@ -442,9 +408,14 @@ static PyMethodDef group_methods[] = {
      PyDoc_STR("outcome($self, /)\n--\n\n(True, list) or (False, first exception by place). Mode LIST, when done.")},
     {"pull", (PyCFunction)group_pull_method, METH_NOARGS,
      PyDoc_STR("pull($self, /)\n--\n\nSubmit more of a lazy input although nobody takes results; True at its end.")},
-    {"cancel", (PyCFunction)group_cancel, METH_NOARGS,
-     PyDoc_STR("cancel($self, /)\n--\n\n"
-               "Stop pulling, take back what no worker has, drop what comes; whoever waits gets CancelledError.")},
+    {"cancel", (PyCFunction)(void (*)(void))group_cancel, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("cancel($self, /, running=False)\n--\n\n"
+               "Stop pulling, take back what no worker has, drop what comes; whoever waits gets CancelledError.\n"
+               "running: what workers have is stopped.")},
+    {"_limit", (PyCFunction)group_limit, METH_VARARGS,
+     PyDoc_STR("_limit($self, timeout_ns, grace_ns, abort, /)\n--\n\n"
+               "Before it is begun: how long each item may take (0: no limit), and how long ending it (-1: default);\n"
+               "abort: the first error ends the call.")},
     {"_stop", (PyCFunction)group_stop_method, METH_O,
      PyDoc_STR("_stop($self, error, /)\n--\n\nStop pulling; if there was more, `error` is the last outcome.")},
     {"watch", (PyCFunction)group_watch, METH_O,

@@ -162,8 +162,12 @@ static PyObject *item_running(struct item *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(generation == self->generation && state == SHOAL_TASK_STARTED);
 }
 
-static PyObject *item_cancel(struct item *self, PyObject *Py_UNUSED(ignored))
+static PyObject *item_cancel(struct item *self, PyObject *args, PyObject *kwargs)
 {
+    static char *names[] = {"running", NULL};
+    int running = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|p:cancel", names, &running))
+        return NULL;
     collect(self);
     if (self->cancelled)
         Py_RETURN_TRUE;
@@ -173,7 +177,9 @@ static PyObject *item_cancel(struct item *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_FALSE;
     }
     Py_INCREF(self);
-    if (engine_revoke(engine, &self->owner)) {
+    if (engine_revoke(engine, &self->owner) ||
+        (running && self->slot >= 0 && engine->entries[self->slot].owner == (PyObject *)self &&
+         limits_drop(engine, (uint32_t)self->slot))) {
         PyObject *error = item_cancelled_error();
         struct arrival arrival = {.kind = ARRIVAL_EXCEPTION, .object = error, .block = HOME_NO_BLOCK,
                                   .adopted = HOME_NO_BLOCK};
@@ -274,6 +280,11 @@ static PyObject *item_watch(struct item *self, PyObject *callback)
     return owner_watch(&self->owner, callback, true);
 }
 
+static PyObject *item_limit(struct item *self, PyObject *args)
+{
+    return owner_limit(&self->owner, args);
+}
+
 static PyObject *item_settle(struct item *self, PyObject *args)
 {
     int ok;
@@ -337,8 +348,12 @@ static PyMethodDef item_methods[] = {
      PyDoc_STR("done($self, /)\n--\n\nTrue if the outcome is there; looks for arrivals first, never blocks.")},
     {"running", (PyCFunction)item_running, METH_NOARGS,
      PyDoc_STR("running($self, /)\n--\n\nTrue if a worker has started the call and it is not done.")},
-    {"cancel", (PyCFunction)item_cancel, METH_NOARGS,
-     PyDoc_STR("cancel($self, /)\n--\n\nTake the call back if no worker has it; True if it is cancelled.")},
+    {"cancel", (PyCFunction)(void (*)(void))item_cancel, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("cancel($self, /, running=False)\n--\n\n"
+               "Take the call back if no worker has it, or stop it if `running`; True if it is cancelled.")},
+    {"_limit", (PyCFunction)item_limit, METH_VARARGS,
+     PyDoc_STR("_limit($self, timeout_ns, grace_ns, /)\n--\n\n"
+               "Before it is submitted: how long it may take (0: no limit), and how long ending it (-1: default).")},
     {"cancelled", (PyCFunction)item_cancelled, METH_NOARGS,
      PyDoc_STR("cancelled($self, /)\n--\n\nTrue if cancel() succeeded.")},
     {"wait", (PyCFunction)(void (*)(void))item_wait_method, METH_FASTCALL | METH_KEYWORDS,

@@ -68,15 +68,16 @@ static PyObject *module_configure(PyObject *module, PyObject *args, PyObject *kw
 {
     struct module_state *state = PyModule_GetState(module);
     static char *names[] = {"worker_lost",    "task_error",   "forking_reducers", "pool_broken", "handle_type",
-                            "handle_reducer", "make_carried", "opener",           "sweeper",     NULL};
+                            "handle_reducer", "make_carried", "opener",           "sweeper",     "task_timeout", NULL};
     enum { COUNT = sizeof names / sizeof names[0] - 1, REDUCERS = 2 };
     PyObject **const places[COUNT] = {&state->worker_lost, &state->task_error, &state->forking_reducers,
                                       &state->pool_broken, &state->handle_type, &state->handle_reducer,
-                                      &state->make_carried, &state->opener, &state->sweeper};
+                                      &state->make_carried, &state->opener, &state->sweeper,
+                                      &state->task_timeout};
     PyObject *given[COUNT] = {NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOO!OOOOOO:configure", names, &given[0], &given[1], &PyDict_Type,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOO!OOOOOOO:configure", names, &given[0], &given[1], &PyDict_Type,
                                      &given[REDUCERS], &given[3], &given[4], &given[5], &given[6], &given[7],
-                                     &given[8]))
+                                     &given[8], &given[9]))
         return NULL;
     for (int i = 0; i < COUNT; i++) {
         if (given[i] != NULL)
@@ -185,6 +186,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->imported_type);
     Py_VISIT(state->worker_lost);
     Py_VISIT(state->task_error);
+    Py_VISIT(state->task_timeout);
     Py_VISIT(state->forking_reducers);
     Py_VISIT(state->pool_broken);
     Py_VISIT(state->handle_type);
@@ -202,6 +204,7 @@ static int module_clear(PyObject *module)
         return 0;
     Py_CLEAR(state->worker_lost);
     Py_CLEAR(state->task_error);
+    Py_CLEAR(state->task_timeout);
     Py_CLEAR(state->forking_reducers);
     Py_CLEAR(state->pool_broken);
     Py_CLEAR(state->handle_type);
@@ -239,7 +242,8 @@ static void module_free(void *module)
 static PyMethodDef module_methods[] = {
     {"configure", (PyCFunction)(void (*)(void))module_configure, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("configure($module, /, *, worker_lost=..., task_error=..., forking_reducers=..., pool_broken=...,\n"
-               "          handle_type=..., handle_reducer=..., make_carried=..., opener=..., sweeper=...)\n"
+               "          handle_type=..., handle_reducer=..., make_carried=..., opener=..., sweeper=...,\n"
+               "          task_timeout=...)\n"
                "--\n\n"
                "Hand in the Python layer's exceptions, the live table of ForkingPickler's reducers, and what handles\n"
                "of shared objects need.")},
@@ -249,6 +253,13 @@ static PyMethodDef module_methods[] = {
                "arguments are what Engine.handover() gave there; the descriptors stay the caller's.")},
     {"info", module_info, METH_NOARGS,
      PyDoc_STR("info($module, /)\n--\n\nWhat was found on this machine, as a dict.")},
+    {"_stop_wanted", module_stop_wanted, METH_NOARGS,
+     PyDoc_STR("_stop_wanted($module, /)\n--\n\n"
+               "In a worker's handler of the signal: is what runs to be stopped? How long it ran, or None; once.")},
+    {"_stop_missed", module_stop_missed, METH_VARARGS,
+     PyDoc_STR("_stop_missed($module, stopped, others, unraisable, /)\n--\n\n"
+               "A worker's sys.unraisablehook: what was raised to stop the task (of type `stopped`) is raised again,\n"
+               "all else is for the hook `others`.")},
     {"in_worker", module_in_worker, METH_NOARGS,
      PyDoc_STR("in_worker($module, /)\n--\n\nTrue in a worker process of a pool.")},
     {"_code_globals", module_code_globals, METH_O,

@@ -36,6 +36,7 @@ struct module_state {
     PyObject *pool_broken;      /* configured: reason -> exception for what cannot be done any more */
     PyObject *worker_lost;      /* configured by the Python layer: (index, pid, signal, code, what) -> exception */
     PyObject *task_error;       /* configured: payload -> exception */
+    PyObject *task_timeout;     /* configured: (seconds, pid or 0) -> exception; the process is about to be killed */
     PyObject *forking_reducers; /* configured: dict type -> reducer, live */
     PyObject *handle_type, *handle_reducer; /* configured: shoal._shared.Shared, and how it travels in a pool */
     PyObject *make_carried; /* configured: Block -> handle that arrives as a copy */
@@ -75,6 +76,10 @@ void foreign_reap(struct module_state *state);
 
 /* attach.c */
 PyObject *module_attach(PyObject *module, PyObject *args);
+
+/* worker_stop.c */
+PyObject *module_stop_wanted(PyObject *module, PyObject *unused);
+PyObject *module_stop_missed(PyObject *module, PyObject *args);
 
 /* info.c */
 PyObject *module_info(PyObject *module, PyObject *unused);

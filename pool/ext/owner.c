@@ -298,6 +298,23 @@ PyObject *owner_watch(struct owner *owner, PyObject *callback, bool urgently)
     Py_RETURN_TRUE;
 }
 
+PyObject *owner_limit(struct owner *owner, PyObject *args)
+{
+    long long timeout_ns, grace_ns;
+    int aborts = 0;
+    if (!PyArg_ParseTuple(args, "LL|p:_limit", &timeout_ns, &grace_ns, &aborts))
+        return NULL;
+    if (owner->engine != NULL || timeout_ns < 0 || timeout_ns > INT64_MAX / 4 || grace_ns > INT64_MAX / 4) {
+        PyErr_SetString(PyExc_ValueError, "limits are set before it is submitted, in nanoseconds");
+        return NULL;
+    }
+    owner->timeout_ns = timeout_ns;
+    owner->has_grace = grace_ns >= 0;
+    owner->grace_ns = grace_ns;
+    owner->aborts = aborts;
+    Py_RETURN_NONE;
+}
+
 int owner_begin_decoding(struct owner *owner)
 {
     unsigned long self = PyThread_get_thread_ident();

@@ -56,6 +56,11 @@ struct owner {
     bool urgent;            /* watched urgently: one of engine.watched */
     bool decoding;          /* a thread unpickles: user code runs, so others wait for it */
     unsigned long decoder;  /* which */
+    bool has_grace;
+    bool unwanted;          /* cancelled: also what is being submitted at that moment */
+    bool aborts;            /* a group whose first error ends it */
+    int64_t timeout_ns;     /* of each of its tasks or items, from the moment a worker has it; 0: none */
+    int64_t grace_ns;       /* between asking a worker to stop it and killing it; limits.c has a default */
 };
 
 /* Take an arrival over (also on failure). Called by the drain: no user code. */
@@ -92,6 +97,9 @@ int group_pull(struct owner *owner); /* lazy groups: submit more input; 1 all pu
 
 /* The exception that is set, normalized, with its traceback; new reference. */
 PyObject *owner_fetch_exception(void);
+
+/* _limit(timeout_ns, grace_ns, aborts=False): before it is submitted. */
+PyObject *owner_limit(struct owner *owner, PyObject *args);
 
 /* Where an Item's task is, so that it can be taken back. */
 void item_set_slot(struct owner *owner, int64_t slot, uint32_t generation);

@@ -63,8 +63,12 @@ static bool look_after(struct engine *engine)
 
 static void sleep_and_report(struct engine *engine, enum shoal_urgency urgency, int64_t deadline_ns)
 {
+    if (engine->limits_ns != INT64_MAX && (deadline_ns < 0 || engine->limits_ns < deadline_ns))
+        deadline_ns = engine->limits_ns;
+    engine->progress_until_ns = deadline_ns < 0 ? INT64_MAX : deadline_ns;
     if (engine_sleep(engine, urgency, engine->progress_fd, deadline_ns) < 0)
         report_unraisable((PyObject *)engine);
+    engine->progress_until_ns = INT64_MIN;
     clear_wake(engine);
 }
 
@@ -104,6 +108,8 @@ static void progress_loop(struct engine *engine)
         int64_t now = shoal_now_ns();
         if (!callers && look_after(engine))
             callers = engine->watched == 0; /* do not wake for each single result */
+        else if (now >= engine->limits_ns)
+            limits_look(engine);
         drains_seen = engine->drains;
         if (engine->progress_stop || engine->dead)
             break;
@@ -165,6 +171,14 @@ void progress_nudge(struct engine *engine)
     if (engine->progress_idle)
         wake(engine);
     start(engine, false);
+}
+
+void progress_look_by(struct engine *engine, int64_t at_ns)
+{
+    if (at_ns < engine->progress_until_ns && engine->progress_runs)
+        wake(engine);
+    else if (!engine->progress_runs)
+        progress_nudge(engine);
 }
 
 void progress_tend(struct engine *engine, uint64_t bytes)

@@ -121,11 +121,32 @@ static void requeue(struct engine *engine, uint32_t slot)
     item_set_slot((struct owner *)entry->owner, slot, entry->generation);
 }
 
-static void recover_slot(struct engine *engine, uint32_t slot, enum shoal_task_state state, unsigned index, pid_t pid,
-                         const struct shoal_peer_exit *end)
+/* The item that is next has ended; those of a batch behind it are for another worker, if somebody wants them. */
+static void go_on_after(struct engine *engine, uint32_t slot, PyObject *error)
 {
     struct entry *entry = &engine->entries[slot];
-    if (state == SHOAL_TASK_CLAIMED && ++entry->claims < CLAIMS_MAX) {
+    deliver_exception(engine, entry, entry->task.first_item + entry->next_item, error);
+    entry->next_item++;
+    entry->claims = 0;
+    entry->kill_ns = 0;
+    if (entry->next_item < entry->task.item_count && !entry->unwanted)
+        requeue(engine, slot);
+    else
+        entry_finish(engine, slot);
+}
+
+static void recover_slot(struct engine *engine, uint32_t slot, enum shoal_task_state state, unsigned index, pid_t pid,
+                         const struct shoal_peer_exit *end, const struct shoal_watch *watch)
+{
+    struct entry *entry = &engine->entries[slot];
+    uint32_t before = entry->generation;
+    PyObject *stopped = entry->unwanted ? NULL : limits_error(engine, slot, watch);
+    if (stopped != NULL && entry->owner != NULL && entry->generation == before)
+        go_on_after(engine, slot, stopped);
+    Py_XDECREF(stopped);
+    if (stopped != NULL)
+        return;
+    if (state == SHOAL_TASK_CLAIMED && ++entry->claims < CLAIMS_MAX && !entry->unwanted) {
         requeue(engine, slot);
         return;
     }
@@ -143,21 +164,15 @@ static void recover_slot(struct engine *engine, uint32_t slot, enum shoal_task_s
         Py_XDECREF(error);
         return;
     }
-    if (!(entry->task.flags & TASK_BATCH) || state == SHOAL_TASK_CLAIMED) {
+    if (!(entry->task.flags & TASK_BATCH) || state == SHOAL_TASK_CLAIMED || entry->unwanted)
         fail_entry(engine, slot, error);
-    } else {
-        deliver_exception(engine, entry, entry->task.first_item + entry->next_item, error);
-        entry->next_item++;
-        entry->claims = 0;
-        if (entry->next_item < entry->task.item_count)
-            requeue(engine, slot);
-        else
-            entry_finish(engine, slot);
-    }
+    else
+        go_on_after(engine, slot, error);
     Py_XDECREF(error);
 }
 
-static void recover_slots(struct engine *engine, unsigned index, pid_t pid, const struct shoal_peer_exit *end)
+static void recover_slots(struct engine *engine, unsigned index, pid_t pid, const struct shoal_peer_exit *end,
+                          const struct shoal_watch *watch)
 {
     for (uint32_t slot = 0; slot < ENGINE_SLOTS; slot++) {
         if (engine->entries[slot].owner == NULL)
@@ -173,7 +188,7 @@ static void recover_slots(struct engine *engine, unsigned index, pid_t pid, cons
                 fail_entry(engine, slot, lost);
             Py_XDECREF(lost);
         } else if (state != SHOAL_TASK_READY && worker == index) {
-            recover_slot(engine, slot, state, index, pid, end);
+            recover_slot(engine, slot, state, index, pid, end, watch);
         }
     }
 }
@@ -256,9 +271,11 @@ static void recover_worker(struct engine *engine, unsigned index, const struct s
     SHOAL_PARENT_POINT("bury: drained", kill_next(engine, index));
     engine->draining = false;
     engine_close_process(worker);
+    struct shoal_watch watch = {.phase = SHOAL_WATCH_ENDED};
+    shoal_taskqueue_watch(engine->queue, index, &watch); /* what it was at, before that is forgotten */
     shoal_taskqueue_bury(engine->queue, index);
     SHOAL_PARENT_POINT("bury: marks cleared", kill_next(engine, index));
-    recover_slots(engine, index, pid, end);
+    recover_slots(engine, index, pid, end, &watch);
     SHOAL_PARENT_POINT("bury: slots recovered", kill_next(engine, index));
     shoal_taskqueue_wake(engine->queue); /* for what was requeued: the replacement may never come up */
     engine_free_lease(engine, worker);
@@ -323,6 +340,8 @@ void engine_bury_dead(struct engine *engine)
 void engine_look_closer(struct engine *engine)
 {
     int64_t now = shoal_now_ns();
+    if (now >= engine->limits_ns)
+        limits_look(engine);
     if (engine->in_flight == 0 || engine->dead || engine->burying || now - engine->looked_ns < LOOK_CLOSER_NS) {
         engine->looked_ns = engine->in_flight == 0 ? now : engine->looked_ns;
         return;

@@ -125,12 +125,14 @@ static void ring_publish(struct engine *engine, uint32_t slot, uint32_t generati
 static void publish(struct engine *engine, uint32_t slot, struct pending *pending, bool in_ring)
 {
     struct entry *entry = &engine->entries[slot];
+    const struct owner *owner = (struct owner *)pending->owner;
     entry->task = (struct shoal_task){
         .stream_offset = in_ring ? engine->tasks.tail : pending->stream_offset,
         .stream_bytes = pending->stream_bytes,
         .block_offset = pending->block,
         .tag = pending->buffer_count,
-        .flags = pending->flags | (in_ring ? TASK_IN_RING : 0),
+        .flags = pending->flags | (in_ring ? TASK_IN_RING : 0) | (owner->timeout_ns > 0 ? TASK_LIMITED : 0) |
+                 (owner->aborts ? TASK_ABORTS : 0),
         .first_item = pending->first_item,
         .item_count = pending->item_count,
     };
@@ -140,10 +142,14 @@ static void publish(struct engine *engine, uint32_t slot, struct pending *pendin
     entry->next_item = 0;
     entry->result_bytes = 0;
     entry->claims = 0;
+    entry->unwanted = owner->unwanted;
+    entry->kill_ns = 0;
     shoal_taskqueue_publish(engine->queue, slot, &entry->task, &entry->generation);
     if (in_ring)
         ring_publish(engine, slot, entry->generation, pending->stream_bytes);
     engine->in_flight++;
+    if (owner->timeout_ns > 0 || owner->unwanted)
+        limits_note(engine, owner);
     item_set_slot((struct owner *)entry->owner, slot, entry->generation);
 }
 
@@ -421,7 +427,8 @@ void entry_finish(struct engine *engine, uint32_t slot)
         shoal_arena_release(engine->home->arena, entry->block);
     block_list_release(engine, &entry->shared);
     engine_discard_later(engine, entry->owner);
-    entry->owner = NULL;
+    engine_discard_later(engine, entry->stop_error);
+    entry->owner = entry->stop_error = NULL;
     engine->in_flight--;
     memory_task_took(engine, entry->result_bytes);
 }

@@ -13,6 +13,7 @@ struct submitter {
     PyObject_HEAD
     PyObject *engine;      /* an Engine, or NULL */
     PyTypeObject *futures; /* Item or a subclass of it, or NULL */
+    PyObject *instead;     /* called with each call (engine, fn, args, kwargs or None) to submit it; or NULL */
 };
 
 /* New reference. */
@@ -71,9 +72,13 @@ static PyObject *submit(struct submitter *self, PyObject *const *args, Py_ssize_
     PyObject *arguments = tuple_of(args + 1, count - 1);
     PyObject *kwargs = named ? dict_of(names, args + count) : NULL;
     struct item *future = NULL;
-    if (arguments != NULL && (kwargs != NULL || !named))
+    bool taken = arguments != NULL && (kwargs != NULL || !named);
+    if (taken && self->instead != NULL)
+        future = (struct item *)PyObject_CallFunctionObjArgs(self->instead, engine, args[0], arguments,
+                                                             named ? kwargs : Py_None, NULL);
+    else if (taken)
         future = item_make(self->futures != NULL ? self->futures : engine->state->item_type);
-    if (future != NULL && engine_submit_item(engine, future, args[0], arguments, kwargs) < 0 &&
+    if (future != NULL && self->instead == NULL && engine_submit_item(engine, future, args[0], arguments, kwargs) < 0 &&
         deliver_failure(self, future) < 0)
         Py_CLEAR(future);
     Py_XDECREF(arguments);
@@ -117,11 +122,23 @@ static int set_futures(struct submitter *self, PyObject *type, void *Py_UNUSED(c
     return 0;
 }
 
+static PyObject *get_instead(struct submitter *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->instead != NULL ? self->instead : Py_None);
+}
+
+static int set_instead(struct submitter *self, PyObject *callable, void *Py_UNUSED(closure))
+{
+    Py_XSETREF(self->instead, callable == Py_None ? NULL : Py_XNewRef(callable));
+    return 0;
+}
+
 static int submitter_traverse(struct submitter *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->engine);
     Py_VISIT(self->futures);
+    Py_VISIT(self->instead);
     return 0;
 }
 
@@ -129,6 +146,7 @@ static int submitter_clear(struct submitter *self)
 {
     Py_CLEAR(self->engine);
     Py_CLEAR(self->futures);
+    Py_CLEAR(self->instead);
     return 0;
 }
 
@@ -157,6 +175,8 @@ static PyMethodDef submitter_methods[] = {
 static PyGetSetDef submitter_getset[] = {
     {"_engine", (getter)get_engine, (setter)set_engine, PyDoc_STR("Engine while calls are taken, else None."), NULL},
     {"_futures", (getter)get_futures, (setter)set_futures, PyDoc_STR("The type of what submit() returns."), NULL},
+    {"_instead", (getter)get_instead, (setter)set_instead,
+     PyDoc_STR("None, or what submits each call: instead(engine, fn, args, kwargs or None) -> future."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -304,6 +304,8 @@ static int64_t sleep_until(const struct engine *engine, int64_t deadline_ns)
     if (engine->in_flight == 0)
         return deadline_ns;
     int64_t look = shoal_now_ns() + (engine->leases_wanted ? LEASES_LOOK_NS : LOOK_CLOSER_NS);
+    if (engine->limits_ns < look)
+        look = engine->limits_ns;
     if (engine->deaths_pending && engine->start_after_ns != 0 && engine->start_after_ns < look)
         look = engine->start_after_ns;
     return deadline_ns >= 0 && deadline_ns < look ? deadline_ns : look;

@@ -118,6 +118,7 @@ static int start(struct engine *engine)
 static void abandon(struct engine *engine)
 {
     PyErr_Clear();
+    stop_settle(engine);
     input_end(engine, HOME_NO_BLOCK, NULL);
 }
 
@@ -153,6 +154,10 @@ static inline void answer(struct engine *engine, uint32_t item, bool last, PyObj
     if (engine->state->serving != engine)
         leave_as_child();
     SHOAL_KILL_POINT("task: called");
+    if (result != NULL && engine->side->raised) { /* it caught what was to end it */
+        Py_CLEAR(result);
+        PyErr_SetNone(PyExc_TimeoutError);
+    }
     if (result != NULL && !last && result_add(engine, item, result)) {
         Py_DECREF(result);
         Py_DECREF(arguments);
@@ -188,6 +193,7 @@ static void serve_call(struct engine *engine)
     enum handle_place place = apart ? HANDLE_IN_FUNCTION : HANDLE_IN_CALL;
     PyObject *call = input_begin(engine) < 0 ? NULL : next_opened(engine, place);
     PyObject *args = apart && call != NULL ? next_opened(engine, HANDLE_IN_ITEM_STAR) : NULL;
+    side->unsound |= side->raised;
     SHOAL_KILL_POINT("task: read");
     if (start(engine) < 0) {
         Py_XDECREF(call);
@@ -213,6 +219,7 @@ static void serve_item(struct engine *engine, PyObject *function, uint32_t item,
     bool star = engine->side->task.flags & TASK_STAR;
     PyObject *argument = next_opened(engine, star ? HANDLE_IN_ITEM_STAR : HANDLE_IN_ITEM);
     PyObject *result = NULL;
+    engine->side->unsound |= engine->side->raised;
     if (argument == NULL) {
         result_send_error(engine, item, last, "arguments", last ? function : NULL);
         return;
@@ -230,27 +237,54 @@ static void serve_item(struct engine *engine, PyObject *function, uint32_t item,
     answer(engine, item, last, result, argument);
 }
 
-static void serve_batch(struct engine *engine)
+/* The batch's function, and the cursor before the item that has `skip` items before it; NULL with an exception. */
+static PyObject *open_batch(struct engine *engine, uint32_t skip)
 {
     struct worker_side *side = engine->side;
     side->reading_function = side->task.item_count > 1;
     PyObject *function = input_begin(engine) < 0 ? NULL : next_opened(engine, HANDLE_IN_FUNCTION);
     side->reading_function = false;
-    PyObject *error_type = NULL, *error = NULL, *traceback = NULL;
-    if (function == NULL) {
-        PyErr_Fetch(&error_type, &error, &traceback);
-    } else if (input_skip(engine, side->task.reserved) < 0) {
+    if (function != NULL && input_skip(engine, skip) < 0)
         Py_CLEAR(function);
+    side->unsound |= side->raised;
+    return function;
+}
+
+static void serve_batch(struct engine *engine)
+{
+    struct worker_side *side = engine->side;
+    PyObject *function = open_batch(engine, side->task.reserved);
+    PyObject *error_type = NULL, *error = NULL, *traceback = NULL;
+    if (function == NULL)
         PyErr_Fetch(&error_type, &error, &traceback);
-    }
     SHOAL_KILL_POINT("batch: function read");
     bool ours = start(engine) == 0;
     uint32_t count = side->task.item_count;
     size_t of_function = side->block_count;
+    bool reread = false;
     for (uint32_t i = side->task.reserved; i < count && ours; i++) {
         uint32_t item = side->task.first_item + i;
         bool last = i + 1 == count;
-        if (function == NULL) {
+        if (i > side->task.reserved && side->limited)
+            stop_begin(engine);
+        if (stop_drops(engine)) {
+            side->exposed = false;
+            Py_CLEAR(function);
+            PyErr_Clear();
+            result_send(engine, RECORD_DROPPED, item, true, Py_NewRef(Py_None), NULL);
+            break;
+        }
+        if (function == NULL && reread) {
+            function = open_batch(engine, i);
+            if (function == NULL)
+                PyErr_Fetch(&error_type, &error, &traceback);
+        }
+        reread = function == NULL && side->raised; /* that was this item's time; the others have theirs */
+        if (reread) {
+            PyErr_Restore(error_type, error, traceback);
+            error_type = error = traceback = NULL;
+            result_send_error(engine, item, last, "arguments", NULL);
+        } else if (function == NULL) {
             Py_XINCREF(error_type);
             Py_XINCREF(error);
             Py_XINCREF(traceback);
@@ -277,10 +311,13 @@ static bool serve_one(struct engine *engine)
     struct worker_side *side = engine->side;
     if (shoal_taskqueue_claim(engine->queue, side->index, &side->task, &side->claim) < 0)
         return false;
+    side->drop_rest = false;
+    stop_begin(engine);
     if (side->task.flags & TASK_BATCH)
         serve_batch(engine);
     else
         serve_call(engine);
+    side->exposed = false;
     side->served++;
     if (engine->state->sweeper != NULL)
         handles_sweep(engine);
@@ -292,7 +329,7 @@ static bool serve_one(struct engine *engine)
 static int serve(struct engine *engine)
 {
     struct worker_side *side = engine->side;
-    while (engine->max_tasks == 0 || side->served < engine->max_tasks) {
+    while ((engine->max_tasks == 0 || side->served < engine->max_tasks) && !side->unsound) {
         if (serve_one(engine))
             continue;
         worker_read_orders(engine);
@@ -396,8 +433,8 @@ static int set_up(struct engine *engine, PyObject *setup)
 PyObject *engine_work(struct engine *engine, PyObject *args)
 {
     unsigned int index;
-    PyObject *setup, *encode_error;
-    if (!PyArg_ParseTuple(args, "IOO:work", &index, &setup, &encode_error))
+    PyObject *setup, *encode_error, *arm = NULL;
+    if (!PyArg_ParseTuple(args, "IOO|O:work", &index, &setup, &encode_error, &arm))
         return NULL;
     if (index >= engine->worker_count || engine->epoch + 1 != engine->state->fork_epoch || engine->dead) {
         PyErr_SetString(PyExc_RuntimeError, "work() is for the worker itself");
@@ -407,6 +444,7 @@ PyObject *engine_work(struct engine *engine, PyObject *args)
     engine->side = side_new(engine, index, encode_error);
     if (engine->side == NULL || protect(engine, index) < 0)
         return NULL;
+    engine->side->arm = Py_XNewRef(arm);
     int error = shoal_lifeline_arm(&engine->lifeline);
     if (error >= 0 && engine->served_pid != 0) /* it lives, or the lifeline has killed us */
         error = shoal_peer_open(engine->served_pid, &engine->side->pool_process);

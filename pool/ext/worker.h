@@ -44,6 +44,14 @@ struct worker_side {
     struct block **blocks; /* strong: those that the task's arguments were given */
     size_t block_count, block_capacity;
     struct block *own_block; /* borrowed from blocks: the task's message */
+    /* worker_stop.c */
+    PyObject *arm;    /* called before the first task that has a limit, or NULL */
+    int64_t since_ns; /* the item at hand */
+    bool armed, limited;
+    bool exposed;   /* user code of the item at hand may run: it can be interrupted */
+    bool raised;    /* it was */
+    bool drop_rest; /* nobody wants what is left of the batch */
+    bool unsound;   /* interrupted while it read a task: what that had begun may be half done, so it ends after it */
     bool reading_function;   /* of a batch that another worker may have to go on with: it must find it as it was */
 };
 
@@ -74,6 +82,11 @@ void result_send_setup_error(struct engine *engine);
 /* A record without payload. */
 void result_send_plain(struct engine *engine, const struct record *record);
 void result_flush_releases(struct engine *engine);
+
+/* worker_stop.c */
+void stop_begin(struct engine *engine);  /* an item begins */
+void stop_settle(struct engine *engine); /* right before its outcome is handed in; does not return if it must not be */
+bool stop_drops(struct engine *engine);  /* nobody wants what is left of the batch */
 
 /* worker.c */
 void worker_read_orders(struct engine *engine);

@@ -230,9 +230,12 @@ static void send(struct engine *engine, struct outgoing *out, struct record *rec
     if (kept != few)
         PyMem_RawFree(kept);
     memcpy(place, record, sizeof *record);
+    if (last || side->limited)
+        stop_settle(engine);
     if (last)
         shoal_taskqueue_returning(engine->queue, side->index);
-    ring_publish(engine, kept_offset + kept_bytes, room, last ? SHOAL_URGENT : SHOAL_AWAKE);
+    bool urgent = record->kind == RECORD_ERROR && (side->task.flags & TASK_ABORTS);
+    ring_publish(engine, kept_offset + kept_bytes, room, urgent ? SHOAL_LAZY : last ? SHOAL_URGENT : SHOAL_AWAKE);
 }
 
 /* ---- a run of results: plain values in the middle of a batch, one record ---- */
@@ -279,6 +282,8 @@ bool result_add(struct engine *engine, uint32_t item, PyObject *object)
     run->cursor = end;
     run->count++;
     SHOAL_KILL_POINT("run: written");
+    if (engine->side->limited)
+        stop_settle(engine);
     shoal_ring_note(engine->side->own->results, (uint64_t)(end - run->record));
     if (end > run->limit)
         run_end(engine);
@@ -359,6 +364,9 @@ int result_send(struct engine *engine, enum record_kind kind, uint32_t item, boo
 
 void result_send_error(struct engine *engine, uint32_t item, bool last, const char *stage, PyObject *arguments)
 {
+    engine->side->exposed = false;
+    if (engine->side->raised)
+        stage = "stopped";
     PyObject *exception = owner_fetch_exception();
     PyObject *packed = PyObject_CallFunction(engine->side->encode_error, "OsO", exception, stage, engine);
     if (packed == NULL) {

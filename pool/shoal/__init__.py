@@ -30,17 +30,20 @@ from shoal.explain import explain, explain_stream
 if TYPE_CHECKING:
     from shoal import cloudpickle
     from shoal._cpus import usable_cpus
+    from shoal._results import AsyncResult, IMapIterator, MapResult
     from shoal.errors import (
         ArgumentDecodingError,
         PoolBroken,
         PoolTerminated,
         RemoteError,
         ResultEncodingError,
+        TaskStopped,
+        TaskTimeout,
         WorkerLost,
     )
     from shoal.executor import ProcessPoolExecutor
     from shoal.future import Future
-    from shoal.pool import AsyncResult, IMapIterator, MapResult, Pool
+    from shoal.pool import Pool
 
 __all__ = [
     "ArgumentDecodingError",
@@ -57,6 +60,8 @@ __all__ = [
     "RemoteError",
     "ResultEncodingError",
     "Shared",
+    "TaskStopped",
+    "TaskTimeout",
     "Unpickler",
     "UnpicklingError",
     "WorkerLost",
@@ -92,6 +97,8 @@ _LATER = {
     "ProcessPoolExecutor": "shoal.executor",
     "RemoteError": "shoal.errors",
     "ResultEncodingError": "shoal.errors",
+    "TaskStopped": "shoal.errors",
+    "TaskTimeout": "shoal.errors",
     "WorkerLost": "shoal.errors",
     "usable_cpus": "shoal._cpus",
 }

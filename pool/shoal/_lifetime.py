@@ -92,7 +92,7 @@ class Lifetime:
         for group in [*self._feeding, *self._bounded]:
             self.stop_feeding(group)
         for item in self.engine.pending():
-            item.cancel()
+            item.cancel(running=False)
 
     def terminate(self, why: str) -> None:
         """End the workers at once; what was not done ends with PoolTerminated."""

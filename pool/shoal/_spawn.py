@@ -33,7 +33,7 @@ from multiprocessing import context, forkserver, process, resource_tracker, spaw
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NoReturn
 
-from shoal import _ext
+from shoal import _ext, _stop
 from shoal._imported import let_import, take_main
 from shoal._shared import Shared, reduce_for_start
 from shoal._worker import HELD_BACK, Parent, serve_and_exit, settle_in
@@ -164,7 +164,7 @@ class SpawnedWorker:
             for number in received[: self.engine_count]:
                 os.close(number)
             setup, *Received.here = received[self.engine_count :]
-            return engine.work(self.index, lambda: self._set_up(engine, setup), self._encode_error)
+            return engine.work(self.index, lambda: self._set_up(engine, setup), self._encode_error, _stop.arm)
 
         serve_and_exit(serve)
 

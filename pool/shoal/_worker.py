@@ -34,6 +34,7 @@ from threading import get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
 
+from shoal import _stop
 from shoal._threads import python_warning_only_if_true, warn_before_fork
 from shoal.errors import encode_error
 
@@ -117,7 +118,7 @@ class ForkStart:
     def _become_worker(self, engine: Engine, index: int, common: Common) -> NoReturn:
         def serve() -> int:
             settle_in(index, common.parent, self._signal_mask, forked=True, stdin=common.stdin)
-            return engine.work(index, self._set_up, encode_error)
+            return engine.work(index, self._set_up, encode_error, _stop.arm)
 
         serve_and_exit(serve)
 
@@ -182,7 +183,8 @@ def settle_in(index: int, parent: Parent, mask: Iterable[int], forked: bool, std
     _signal.signal(_signal.SIGINT, _ignore)
     signal.siginterrupt(_signal.SIGINT, False)
     _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    _stop.install()
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [number for number in mask if number != _stop.NUMBER])
     if forked:
         gc.freeze()  # what was inherited is not visited by the collector, so its pages stay shared
     _close_stdin(stdin)

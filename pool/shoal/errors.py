@@ -7,17 +7,19 @@ went wrong around it: the worker died, something could not travel, the pool is g
 
 from __future__ import annotations
 
+import concurrent.futures
+import multiprocessing
 import pickle
 import signal
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from multiprocessing.pool import MaybeEncodingError, RemoteTraceback  # type: ignore[attr-defined]
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from shoal import _ext
 
-Stage = Literal["call", "arguments", "result", "initializer", "main module", "initializer's arguments"]
+Stage = Literal["call", "arguments", "result", "stopped", "initializer", "main module", "initializer's arguments"]
 # What a worker sends in place of a result: stage, name of the exception's type, its text, the worker's traceback,
 # the exception pickled (None: it could not travel), and why not.
 Payload = tuple[Stage, str, str, str, "bytes | None", str]
@@ -67,6 +69,51 @@ class WorkerLost(BrokenProcessPool):
             end = "is gone (its exit status was collected by somebody else)"
         what = self.what or "while it ran a task"
         return f"worker {self.worker} (pid {self.pid}) {end}{' ' if what.startswith('while') else ': '}{what}"
+
+
+if TYPE_CHECKING or concurrent.futures.TimeoutError is TimeoutError:
+
+    class _AnyTimeout(TimeoutError, multiprocessing.TimeoutError):
+        pass
+
+else:  # Python 3.10
+
+    class _AnyTimeout(TimeoutError, multiprocessing.TimeoutError, concurrent.futures.TimeoutError):
+        pass
+
+
+class TaskTimeout(_AnyTimeout):
+    """A task took longer than its `timeout`, counted from when a worker took it, and was stopped.
+
+    It is a TimeoutError, a multiprocessing.TimeoutError and a concurrent.futures.TimeoutError.
+
+    Attributes
+    ----------
+    seconds : float
+        How long it had run.
+    where : str
+        The worker's Python stack at that moment, outermost call first; empty if that is not known.
+    killed : bool
+        It did not end when it was told to, and its worker was killed.
+    """
+
+    def __init__(self, seconds: float, where: str = "", killed: bool = False) -> None:
+        super().__init__("timed out")
+        self.seconds = seconds
+        self.where = where
+        self.killed = killed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.seconds, self.where, self.killed)
+
+    def __str__(self) -> str:
+        how = "did not end when it was told to, and was killed" if self.killed else "was stopped"
+        where = f"it was at\n{self.where.rstrip()}" if self.where else "where it was is not known"
+        return f"the task {how}, after {self.seconds:.3g} s; {where}"
+
+
+class TaskStopped(BaseException):
+    """Raised inside of a task that is to end: its time is up, or it was cancelled. Let it pass."""
 
 
 class PoolBroken(BrokenProcessPool):
@@ -145,6 +192,8 @@ def encode_error(error: BaseException, stage: Stage, codec: _Codec = _Pickler) -
     """Describe an exception so that the description surely travels. Called in the worker by the engine."""
     pickled: bytes | None = None
     reason = ""
+    if stage == "stopped":
+        return _encode_stopped(error, codec)
     if stage != "result":
         try:
             pickled = codec.dumps(error)
@@ -157,6 +206,20 @@ def encode_error(error: BaseException, stage: Stage, codec: _Codec = _Pickler) -
         stage, pickled = "call", codec.dumps(MemoryError(_text_of(error)))
     text = _with_notes(error) if stage in ("result", "arguments") else _text_of(error)
     return stage, _type_name(error), text, _traceback_of(error), pickled, reason
+
+
+def _encode_stopped(error: BaseException, codec: _Codec) -> Payload:
+    from shoal._stop import stopped_error
+
+    timeout = stopped_error()
+    traceback = _traceback_of(error) if isinstance(error, TaskStopped) else timeout.where
+    return "call", _type_name(timeout), str(timeout), traceback, codec.dumps(timeout), ""
+
+
+def _killed_timeout(seconds: float, pid: int) -> BaseException:
+    from shoal._stop import killed_error
+
+    return killed_error(seconds, pid)
 
 
 def task_error(payload: Payload, what: str = "", codec: _Codec = _Pickler) -> BaseException:
@@ -266,5 +329,6 @@ _ext.configure(
     worker_lost=WorkerLost,
     task_error=task_error,
     pool_broken=pool_broken,
+    task_timeout=_killed_timeout,
     forking_reducers=ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
 )

@@ -19,13 +19,17 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures._base import LOGGER
 from multiprocessing import util
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from shoal import _ext
 from shoal._lifetime import Lifetime, register, start_context, worker_count
+from shoal._limits import ExecutorOptions, Limits, options
+from shoal._pool_worker import PoolWorker
 from shoal.errors import PoolTerminated, future_error
 from shoal.future import Future
-from shoal.pool import PoolWorker
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 OPEN, SHUT, TERMINATED, INHERITED = "open", "shut", "terminated", "inherited"
 
@@ -49,6 +53,8 @@ class ProcessPoolExecutor(_ext.Submitter, concurrent.futures.Executor):  # submi
         Arguments of the initializer. A fork inherits them; for the other start methods they are pickled, once.
     max_tasks_per_child : int, optional
         A worker ends after this many tasks and is replaced.
+    timeout, grace, retries, retry_if, backoff, abort_on_error, cancel_running
+        Limits of all calls that do not say otherwise: see `options`.
     """
 
     def __init__(
@@ -59,7 +65,9 @@ class ProcessPoolExecutor(_ext.Submitter, concurrent.futures.Executor):  # submi
         initargs: Iterable[Any] = (),
         *,
         max_tasks_per_child: int | None = None,
+        **asked: Unpack[ExecutorOptions],
     ) -> None:
+        self._limits = options(**asked)
         self._mp_context = start_context(mp_context)
         self._max_workers = worker_count(max_workers, "max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -76,8 +84,33 @@ class ProcessPoolExecutor(_ext.Submitter, concurrent.futures.Executor):  # submi
         self._lifetime: Lifetime | None = None
         self._engine = None  # set while calls are taken
         self._futures = Future
+        if self._limits is not None:
+            self._instead = functools.partial(_submit_limited, weakref.ref(self), self._limits)
         self._state = OPEN
         register(self)
+
+    def options(self, **asked: Unpack[ExecutorOptions]) -> ProcessPoolExecutor:
+        """Return a view of this executor whose calls have these limits; what is not given is as in this one.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            A task that takes longer, in seconds from when a worker takes it, is stopped and ends with TaskTimeout. In
+            `map` this goes for each element.
+        grace : float, optional
+            How long a task that is stopped may take to end before its worker is killed; 1 second by default.
+        retries : int, optional
+            How often a task is sent again whose worker died. Without it, user code runs at most once.
+        retry_if : callable, optional
+            `retry_if(exception)` says whether a task that raised is sent again, too. Called in this process.
+        backoff : float or callable, optional
+            Seconds before a task is sent again: each time twice as many as before, or `backoff(n)` before attempt n.
+        abort_on_error : bool, optional
+            The first error of a `map` ends it at once: what is left is taken back, what runs is stopped.
+        cancel_running : bool, optional
+            `Future.cancel()` stops a call that runs, and so do those who call it: `asyncio` for one.
+        """
+        return ExecutorView(self, options(**asked))
 
     def map(
         self,
@@ -122,6 +155,8 @@ class ProcessPoolExecutor(_ext.Submitter, concurrent.futures.Executor):  # submi
         lifetime = self._lifetime
         assert lifetime is not None
         group = _ext.Group()
+        if self._limits is not None:
+            self._limits.apply_to(group)
         ahead = buffersize or lifetime.tasks_ahead
         group._begin(
             lifetime.engine,
@@ -273,6 +308,54 @@ class ProcessPoolExecutor(_ext.Submitter, concurrent.futures.Executor):  # submi
         self._state = INHERITED
         self._engine = None
         self._lock = threading.Lock()  # another thread may have held it when the process forked
+
+
+class ExecutorView(ProcessPoolExecutor):
+    """An executor with limits of its own: what `options` returns. It begins and ends with the executor."""
+
+    def __init__(self, executor: ProcessPoolExecutor, asked: Limits | None) -> None:
+        self._of = executor
+        self._futures = Future
+        self._limits = executor._limits if asked is None else asked.over(executor._limits)
+        if self._limits is not None:
+            self._instead = functools.partial(_submit_limited, weakref.ref(self), self._limits)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_of"], name)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Shut the executor down."""
+        self._of.shutdown(wait, cancel_futures=cancel_futures)
+
+    def _start(self) -> _ext.Engine:
+        return self._of._start()
+
+    def _end_workers(self, number: signal.Signals) -> None:
+        self._of._end_workers(number)
+
+    def _terminate(self, why: str) -> None:
+        self._of._terminate(why)
+
+
+def _submit_limited(
+    reference: weakref.ref[ProcessPoolExecutor],
+    asked: Limits,
+    engine: _ext.Engine,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None,
+) -> Future:
+    future = Future()
+    asked.apply_to(future)
+    if asked.cancel_running:
+        future._cancel_running = True
+    try:
+        engine.submit(future, fn, args, kwargs)
+    except Exception as error:
+        executor = reference()
+        assert executor is not None
+        executor._fail(future, error)
+    return future
 
 
 def _results(group: _ext.Group, lifetime: Lifetime, deadline: float | None) -> Iterator[Any]:

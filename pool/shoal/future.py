@@ -50,6 +50,7 @@ class Future(_ext.Item, concurrent.futures.Future):  # type: ignore[type-arg]
     """The outcome of a call to come. Made by `ProcessPoolExecutor.submit`."""
 
     _inside: _Inside | None = None
+    _cancel_running = False
 
     # Not the stock one: that makes what this class makes when it is looked at. And C's: calling a method of Python's
     # takes a third of a future's life.
@@ -73,11 +74,18 @@ class Future(_ext.Item, concurrent.futures.Future):  # type: ignore[type-arg]
         succeeded, value = self.outcome()
         return None if succeeded else value
 
-    def cancel(self) -> bool:
-        """Take the call back if no worker has begun it; return whether it is cancelled."""
+    def cancel(self, running: bool | None = None) -> bool:
+        """Take the call back if no worker has begun it; return whether it is cancelled.
+
+        Parameters
+        ----------
+        running : bool, optional
+            Stop it, too, if a worker runs it. By default what the executor was told (`cancel_running=`), which is False
+            unless it was: a stock future says False to those who cancel a running call.
+        """
         if self.cancelled():
             return True
-        if not super().cancel():
+        if not super().cancel(self._cancel_running if running is None else running):
             return False
         self._tell()
         return True

@@ -7,171 +7,34 @@ before the result counts as ready, should be short, and what they raise is repor
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.pool
-import os
-import signal
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sized
 from multiprocessing import util
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from shoal import _ext
-from shoal._announce import Announcement
 from shoal._lifetime import Lifetime, register, start_context, worker_count
+from shoal._limits import Limits, Options, options, with_defaults
+from shoal._pool_worker import PoolWorker
+from shoal._results import (
+    AnnouncedMapResult,
+    AnnouncedResult,
+    AsyncResult,
+    Callback,
+    IMapIterator,
+    IMapUnorderedIterator,
+    MapResult,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"  # multiprocessing.pool's own words; others read Pool._state
 INHERITED = "INHERITED"
-
-Callback = Callable[[Any], object]
-
-
-class AsyncResult(_ext.Item):
-    """The result of `apply_async`."""
-
-    def ready(self) -> bool:
-        """Return whether the call has ended."""
-        return self.done()
-
-    def successful(self) -> bool:
-        """Return whether the call ended without an exception; ValueError if it has not ended."""
-        return _successful(self)
-
-    def get(self, timeout: float | None = None) -> Any:
-        """Return the result when it arrives, or raise what the call raised.
-
-        Raises
-        ------
-        multiprocessing.TimeoutError
-            If it does not arrive within `timeout` seconds.
-        """
-        if not self.wait(timeout):
-            raise multiprocessing.TimeoutError
-        return self.value()
-
-
-class MapResult(_ext.Group):
-    """The result of `map_async` and `starmap_async`."""
-
-    def ready(self) -> bool:
-        """Return whether all calls have ended."""
-        return self.done()
-
-    def successful(self) -> bool:
-        """Return whether all calls ended without an exception; ValueError if not all have ended."""
-        return _successful(self)
-
-    def get(self, timeout: float | None = None) -> Any:
-        """Return the list of results when all have arrived, or raise what the first failing call raised.
-
-        Raises
-        ------
-        multiprocessing.TimeoutError
-            If they do not arrive within `timeout` seconds.
-        """
-        if not self.wait(timeout):
-            raise multiprocessing.TimeoutError
-        succeeded, value = self.outcome()
-        if succeeded:
-            return value
-        try:
-            raise value
-        finally:
-            del self, value  # the exception's traceback refers to this frame
-
-
-class AnnouncedResult(AsyncResult):
-    """An AsyncResult with callbacks: ready once they have run."""
-
-    def __init__(self, callback: Callback | None, error_callback: Callback | None) -> None:
-        self._announcement = Announcement(callback, error_callback)
-
-    def ready(self) -> bool:
-        """Return whether the call has ended and its callback has run."""
-        return self.done() and self._announcement.made()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the call has ended and its callback has run, at most `timeout` seconds."""
-        return self._announcement.wait_after(super().wait, timeout)
-
-
-class AnnouncedMapResult(MapResult):
-    """A MapResult with callbacks: ready once they have run."""
-
-    def __init__(self, callback: Callback | None, error_callback: Callback | None) -> None:
-        self._announcement = Announcement(callback, error_callback)
-
-    def ready(self) -> bool:
-        """Return whether all calls have ended and the callback has run."""
-        return self.done() and self._announcement.made()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until all calls have ended and the callback has run, at most `timeout` seconds."""
-        return self._announcement.wait_after(super().wait, timeout)
-
-
-class IMapIterator(_ext.Group):
-    """The results of `imap` in the order of the input, as they arrive; `next(timeout)` waits no longer than that."""
-
-
-class IMapUnorderedIterator(IMapIterator):
-    """The results of `imap_unordered`, in the order in which they arrive."""
-
-
-class PoolWorker:
-    """What `Pool._pool` lists: a worker process as others look at it."""
-
-    def __init__(self, engine: _ext.Engine, index: int, pid: int) -> None:
-        self._engine = engine
-        self.name = f"ShoalWorker-{index + 1}"
-        self.pid = self.ident = pid or None  # None: it is being replaced
-        self.daemon = False
-
-    @functools.cached_property
-    def sentinel(self) -> int:
-        """A descriptor that is readable once the process has ended, for `multiprocessing.connection.wait`."""
-        try:
-            descriptor = os.pidfd_open(self.pid or -1)
-        except OSError:  # it has ended: the end of a pipe that nobody writes to is readable, too
-            descriptor, other = os.pipe()
-            os.close(other)
-        weakref.finalize(self, os.close, descriptor)
-        return descriptor
-
-    @property
-    def exitcode(self) -> int | None:
-        """What the process ended with, or minus the signal; None while it runs, or if somebody else collected it."""
-        return None if self.pid is None or self.is_alive() else self._engine.exit_code(self.pid)
-
-    def is_alive(self) -> bool:
-        """Return whether the process runs."""
-        return self.pid is not None and not multiprocessing.connection.wait([self.sentinel], 0)
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait until the process has ended, at most `timeout` seconds."""
-        multiprocessing.connection.wait([self.sentinel], timeout)
-
-    def terminate(self) -> None:
-        """Send SIGTERM; the pool replaces the worker."""
-        self._send(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Send SIGKILL; the pool replaces the worker."""
-        self._send(signal.SIGKILL)
-
-    def _send(self, number: int) -> None:
-        if self.pid is not None:
-            try:
-                os.kill(self.pid, number)
-            except ProcessLookupError:
-                pass
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} name={self.name!r} pid={self.pid}>"
 
 
 class Pool(multiprocessing.pool.Pool):
@@ -191,6 +54,8 @@ class Pool(multiprocessing.pool.Pool):
     context : multiprocessing context or str, optional
         How the workers start: such a context, or "fork", "spawn" or "forkserver". By default what
         `multiprocessing.set_start_method` was told, else fork.
+    timeout, grace, retries, retry_if, backoff, abort_on_error
+        Limits of all calls that do not say otherwise: see `options`.
     """
 
     _state: str = "INIT"  # so that __del__ of a pool whose making failed finds it
@@ -202,7 +67,9 @@ class Pool(multiprocessing.pool.Pool):
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
         context: Any = None,
+        **asked: Unpack[Options],
     ) -> None:
+        self._limits = options(**asked)
         self._ctx = start_context(context)
         self._processes = worker_count(processes, "Number of processes must be at least 1")
         if maxtasksperchild is not None and not (isinstance(maxtasksperchild, int) and maxtasksperchild > 0):
@@ -222,12 +89,46 @@ class Pool(multiprocessing.pool.Pool):
         register(self)
         self._state = RUN
 
+    def options(self, **asked: Unpack[Options]) -> Pool:
+        """Return a view of this pool whose calls have these limits; what is not given is as in this one.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            A task that takes longer, in seconds from when a worker takes it, is stopped and ends with TaskTimeout. In a
+            map-like call this goes for each element.
+        grace : float, optional
+            How long a task that is stopped may take to end before its worker is killed; 1 second by default.
+        retries : int, optional
+            How often a task is sent again whose worker died. Without it, user code runs at most once.
+        retry_if : callable, optional
+            `retry_if(exception)` says whether a task that raised is sent again, too. Called in this process.
+        backoff : float or callable, optional
+            Seconds before a task is sent again: each time twice as many as before, or `backoff(n)` before attempt n.
+        abort_on_error : bool, optional
+            The first error of a map-like call ends it at once: what is left is taken back, what runs is stopped.
+        """
+        return PoolView(self, options(**asked))
+
     # ---- single calls ----
 
-    def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None) -> Any:
-        """Return `func(*args, **kwds)`, computed by a worker."""
+    def apply(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int | None = None,
+        retry_if: Callable[[BaseException], object] | None = None,
+    ) -> Any:
+        """Return `func(*args, **kwds)`, computed by a worker. The limits: see `options`."""
         if self._state != RUN:
             self._refuse()
+        if timeout is not None or retries is not None or retry_if is not None or self._limits is not None:
+            return self._get_all(
+                self.apply_async(func, args, kwds, timeout=timeout, retries=retries, retry_if=retry_if)
+            )
         return self._engine.call(func, args, kwds or None)
 
     def apply_async(  # type: ignore[override]
@@ -237,13 +138,20 @@ class Pool(multiprocessing.pool.Pool):
         kwds: Mapping[str, Any] | None = None,
         callback: Callback | None = None,
         error_callback: Callback | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int | None = None,
+        retry_if: Callable[[BaseException], object] | None = None,
     ) -> AsyncResult:
-        """Have `func(*args, **kwds)` computed; return its AsyncResult at once.
+        """Have `func(*args, **kwds)` computed; return its AsyncResult at once. The limits: see `options`.
 
         `callback(result)` or `error_callback(exception)` runs before the result counts as ready.
         """
         if self._state != RUN:
             self._refuse()
+        if timeout is not None or retries is not None or retry_if is not None or self._limits is not None:
+            given = options(timeout=timeout, retries=retries, retry_if=retry_if)
+            return self._limited(func, args, kwds, callback, error_callback, with_defaults(given, self._limits))
         if callback is None and error_callback is None:
             result = AsyncResult()
             try:
@@ -259,19 +167,53 @@ class Pool(multiprocessing.pool.Pool):
         announced._announcement.expect(announced)
         return announced
 
+    def _limited(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any],
+        kwds: Mapping[str, Any] | None,
+        callback: Callback | None,
+        error_callback: Callback | None,
+        asked: Limits,
+    ) -> AsyncResult:
+        announced = callback is not None or error_callback is not None
+        result = AnnouncedResult(callback, error_callback) if announced else AsyncResult()
+        asked.apply_to(result)
+        try:
+            self._engine.submit(result, func, args, kwds or None)
+        except Exception as error:
+            self._fail(result, error)
+        if isinstance(result, AnnouncedResult):
+            result._announcement.expect(result)
+        return result
+
     # ---- whole lists ----
 
-    def map(self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
-        """Return `[func(x) for x in iterable]`, computed by the workers."""
-        results: list[Any] = self._get_all(self._map(func, iterable, chunksize, False))
+    def map(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        **asked: Unpack[Options],
+    ) -> list[Any]:
+        """Return `[func(x) for x in iterable]`, computed by the workers. The limits: see `options`."""
+        results: list[Any] = self._get_all(self._map(func, iterable, chunksize, False, asked=self._asked(asked)))
         return results
 
     def starmap(
-        self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        **asked: Unpack[Options],
     ) -> list[Any]:
-        """Return `[func(*x) for x in iterable]`, computed by the workers."""
-        results: list[Any] = self._get_all(self._map(func, iterable, chunksize, True))
+        """Return `[func(*x) for x in iterable]`, computed by the workers. The limits: see `options`."""
+        results: list[Any] = self._get_all(self._map(func, iterable, chunksize, True, asked=self._asked(asked)))
         return results
+
+    def _asked(self, asked: Options) -> Limits | None:
+        given = options(**asked) if asked else None
+        return self._limits if given is None else given.over(self._limits)
 
     def map_async(  # type: ignore[override]
         self,
@@ -280,9 +222,10 @@ class Pool(multiprocessing.pool.Pool):
         chunksize: int | None = None,
         callback: Callback | None = None,
         error_callback: Callback | None = None,
+        **asked: Unpack[Options],
     ) -> MapResult | AsyncResult:
         """Like `map`, but return the MapResult at once."""
-        return self._map(func, iterable, chunksize, False, callback, error_callback)
+        return self._map(func, iterable, chunksize, False, callback, error_callback, self._asked(asked))
 
     def starmap_async(  # type: ignore[override]
         self,
@@ -291,9 +234,10 @@ class Pool(multiprocessing.pool.Pool):
         chunksize: int | None = None,
         callback: Callback | None = None,
         error_callback: Callback | None = None,
+        **asked: Unpack[Options],
     ) -> MapResult | AsyncResult:
         """Like `starmap`, but return the MapResult at once."""
-        return self._map(func, iterable, chunksize, True, callback, error_callback)
+        return self._map(func, iterable, chunksize, True, callback, error_callback, self._asked(asked))
 
     def _map(
         self,
@@ -303,6 +247,7 @@ class Pool(multiprocessing.pool.Pool):
         star: bool,
         callback: Callback | None = None,
         error_callback: Callback | None = None,
+        asked: Limits | None = None,
     ) -> MapResult | AsyncResult:
         if self._state != RUN:
             self._refuse()
@@ -310,6 +255,8 @@ class Pool(multiprocessing.pool.Pool):
         chunksize = _chunksize(chunksize, len(items), self._processes)
         announced = callback is not None or error_callback is not None
         result = AnnouncedMapResult(callback, error_callback) if announced else MapResult()
+        if asked is not None:
+            asked.apply_to(result)
         try:
             result._begin(self._engine, func, items, chunksize, star, _ext.Group.LIST, 1)
         except Exception as error:
@@ -332,21 +279,29 @@ class Pool(multiprocessing.pool.Pool):
     # ---- one by one ----
 
     def imap(  # type: ignore[override]
-        self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        **asked: Unpack[Options],
     ) -> IMapIterator:
         """Yield `func(x)` for each x in `iterable`, in its order.
 
         The input is pulled as results are taken, a bounded number of tasks ahead, so it may be endless. Lists, ranges
         and the like are pulled by the thread that takes the results; anything else has a thread of its own, so that
-        results do not wait for a slow input, and an input may wait for results.
+        results do not wait for a slow input, and an input may wait for results. The limits: see `options`.
         """
-        return self._lazily(IMapIterator, func, iterable, chunksize, _ext.Group.ORDERED)
+        return self._lazily(IMapIterator, func, iterable, chunksize, _ext.Group.ORDERED, self._asked(asked))
 
     def imap_unordered(  # type: ignore[override]
-        self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        **asked: Unpack[Options],
     ) -> IMapIterator:
         """Like `imap`, but yield results in the order in which they arrive."""
-        return self._lazily(IMapUnorderedIterator, func, iterable, chunksize, _ext.Group.UNORDERED)
+        return self._lazily(IMapUnorderedIterator, func, iterable, chunksize, _ext.Group.UNORDERED, self._asked(asked))
 
     def _lazily(
         self,
@@ -355,12 +310,15 @@ class Pool(multiprocessing.pool.Pool):
         iterable: Iterable[Any],
         chunksize: int,
         mode: int,
+        asked: Limits | None,
     ) -> IMapIterator:
         if self._state != RUN:
             self._refuse()
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         result = kind()
+        if asked is not None:
+            asked.apply_to(result)
         result._begin(self._engine, func, iterable, chunksize, False, mode, self._lifetime.tasks_ahead, (iterable,))
         self._lifetime.feed(result)
         return result
@@ -443,10 +401,34 @@ class Pool(multiprocessing.pool.Pool):
         self._state = INHERITED
 
 
-def _successful(result: AsyncResult | MapResult) -> bool:
-    if not result.ready():
-        raise ValueError(f"{result!r} not ready")
-    return result.outcome()[0]
+class PoolView(Pool):
+    """A pool with limits of its own: what `Pool.options` returns. It begins and ends with the pool."""
+
+    def __init__(self, pool: Pool, asked: Limits | None) -> None:
+        self._of = pool
+        self._limits = pool._limits if asked is None else asked.over(pool._limits)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_of"], name)
+
+    @property
+    def _state(self) -> str:  # type: ignore[override]
+        return self._of._state
+
+    def close(self) -> None:
+        """Close the pool."""
+        self._of.close()
+
+    def terminate(self) -> None:
+        """Terminate the pool."""
+        self._of.terminate()
+
+    def join(self) -> None:
+        """Wait for the pool's workers to end."""
+        self._of.join()
+
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        pass  # the pool itself says so
 
 
 def _chunksize(asked: int | None, items: int, workers: int) -> int:

@@ -148,16 +148,24 @@ def test_no_c_file_is_included():
     assert not broken(lambda path, spelling: not spelling[1:-1].endswith(".c"))
 
 
+def is_for_types(node):
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
 def test_the_python_package_imports_the_standard_library_numpy_and_itself():
     found = []
     for path in python_files("pool/shoal"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        for_types = {id(inner) for node in ast.walk(tree) if is_for_types(node) for inner in ast.walk(node)}
+        for node in ast.walk(tree):
             names = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module]
             for name in names:
+                if id(node) in for_types and name == "typing_extensions":
+                    continue
                 if name.split(".")[0] not in sys.stdlib_module_names | {"numpy", "shoal"}:
                     found.append(f"{name_of(path)}:{node.lineno}: {name}")
     assert not found

@@ -105,6 +105,8 @@ WORK = {
     "ProcessPoolExecutor": new_executor,
     "RemoteError": lambda: raised(lambda: shoal.RemoteError("T", "m", "t", "r")),
     "ResultEncodingError": lambda: raised(lambda: shoal.ResultEncodingError("e", "v")),
+    "TaskStopped": lambda: refused(lambda: raised(shoal.TaskStopped), shoal.TaskStopped),
+    "TaskTimeout": lambda: raised(lambda: shoal.TaskTimeout(1.5, "where")),
     "Unpickler": lambda: through_types(shoal.Pickler, shoal.Unpickler),
     "UnpicklingError": lambda: refused(lambda: shoal.loads(b"\x80\x05]"), (EOFError, shoal.UnpicklingError)),
     "WorkerLost": lambda: raised(lambda: shoal.WorkerLost(1, 2, 9, None, "x")),
