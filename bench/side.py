@@ -17,6 +17,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -84,7 +85,10 @@ def driving(name: str, process) -> Iterator[SideProcess]:
     try:
         yield SideProcess(name, process)
         process.stdin.close()
-        if status := process.wait(timeout=PATIENCE_SECONDS):
+        status = process.wait(timeout=PATIENCE_SECONDS)
+        if status is None:
+            raise TimeoutError(f"{name} did not end after its rounds")
+        if status:
             raise ChildProcessError(f"{name} ended with status {status} after its rounds")
     finally:
         if process.poll() is None:
@@ -118,7 +122,10 @@ class Fork:
         status = 1
         try:
             work()
-            atexit._run_exitfuncs()  # those of multiprocessing and concurrent.futures end workers
+            # As at the end of a program: concurrent.futures and loky end their workers in the first, multiprocessing in
+            # the second, where it waits for all that are left.
+            threading._shutdown()
+            atexit._run_exitfuncs()
             status = 0
         except BaseException:
             traceback.print_exc()

@@ -2,13 +2,16 @@
 # alone: measures
 """The frame of the benchmarks: its turns, its arithmetic, what it does with rows that break."""
 
+import atexit
 import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -276,6 +279,25 @@ def test_side_that_is_interrupted_leaves_no_process():
         raise KeyboardInterrupt
     assert opened.process.returncode == -9
     assert opened.process.pid not in machine.descendants(os.getpid())
+
+
+def test_side_that_does_not_end_is_an_error(monkeypatch):
+    monkeypatch.setattr(side, "PATIENCE_SECONDS", 0.01)
+    forked = side.Fork(signal.pause)
+    with pytest.raises(TimeoutError, match="ours did not end"), side.driving("ours", forked):
+        pass
+    assert forked.returncode == -9
+
+
+def test_forked_side_ends_as_a_program_does():
+    """What modules do when the threads are to end comes before the exit functions, which may wait for it."""
+
+    def work():
+        ended = threading.Event()
+        threading._register_atexit(ended.set)
+        atexit.register(ended.wait)
+
+    assert side.Fork(work).wait() == 0
 
 
 def test_error_of_a_side_arrives():
