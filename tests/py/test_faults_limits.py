@@ -88,6 +88,7 @@ def test_what_waits_for_its_turn_counts_and_a_submitter_waits_for_room(fresh_pyt
     assert int(done) == 5000
 
 
+@pytest.mark.usefixtures("doorbell")
 def test_results_that_are_kept_are_not_of_the_budget(fresh_python):
     done = fresh_python(
         """
