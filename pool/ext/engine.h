@@ -230,8 +230,10 @@ PyObject *engine_reason(struct engine *engine);
 /* submit.c */
 int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *function, PyObject *args,
                        PyObject *kwargs); /* args: a tuple; kwargs: NULL or not */
+/* 1: it would have to wait. BATCH_TOO_LARGE: the function alone has function_max bytes that would be copied. */
+#define BATCH_TOO_LARGE 2
 int engine_submit_batch(struct engine *engine, struct owner *owner, PyObject *function, PyObject *const *items,
-                        uint32_t count, uint32_t first_item, bool star, bool may_wait); /* 1: it would have to wait */
+                        uint32_t count, uint32_t first_item, bool star, bool may_wait, uint64_t function_max);
 void engine_feed(struct engine *engine);       /* publish what is pending, as far as there is room */
 void engine_reclaim_ring(struct engine *engine);
 int engine_revoke(struct engine *engine, struct owner *owner); /* 1: taken back, 0: too late */

@@ -23,6 +23,12 @@ struct group_value {
     bool ok;
 };
 
+#define GROUP_REPEATS_MAX 4u
+struct repeat { /* both NULL, or both strong */
+    PyObject *object;
+    PyObject *carried; /* what is sent in its place; None: it is sent itself */
+};
+
 struct shoal_group {
     struct owner owner;
     PyObject *function, *source; /* source: iterator, NULL once exhausted */
@@ -35,6 +41,12 @@ struct shoal_group {
     bool to_the_end; /* the pool is joined: results that wait for their reader do not count */
     bool slow;       /* the input was, when it was last pulled */
     bool feeder_waits;
+    bool function_settled; /* it was seen that it is small, or is to be sent once, or it is carried */
+    bool function_carried; /* function is what is sent in its place */
+    bool repeats_none, repeats_some; /* as far as is known; neither: not enough of the input was seen */
+    unsigned repeat_next; /* of `repeats`: the next one to be replaced */
+    struct repeat repeats[GROUP_REPEATS_MAX];
+    PyObject *last_item; /* of the input, to compare the next one with; NULL before */
     sem_t room; /* posted for the feeder */
     enum group_mode mode;
     uint64_t window;             /* items in flight at most, for lazy modes */
@@ -80,7 +92,17 @@ PyObject *group_stop_method(struct shoal_group *self, PyObject *error);
 /* group_type.c */
 void group_collect(struct shoal_group *self); /* look for arrivals */
 
+/* group_repeat.c */
+/* New reference to a list in place of these items; NULL: none needed, or with an exception. */
+PyObject *group_stand_ins(struct shoal_group *self, PyObject *const *items, uint32_t count);
+void group_carry_function(struct shoal_group *self);
+bool group_input_is_fixed(PyObject *inputs);
+void group_all_sent(struct shoal_group *self);
+void group_forget_repeats(struct shoal_group *self);
+int group_repeats_traverse(struct shoal_group *self, visitproc visit, void *arg);
+
 /* group_feed.c */
+bool group_input_may_wait(PyObject *input);
 bool group_inputs_may_wait(PyObject *inputs); /* one of this tuple */
 int group_start_feeder(struct shoal_group *self); /* 0, or -1 with an exception: no thread */
 void group_wake_feeder(struct shoal_group *self);

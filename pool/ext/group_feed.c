@@ -24,7 +24,7 @@
 #define LOOK_AGAIN_NS 1000000000     /* a backstop: whoever makes room posts */
 #define MEMORY_COMES_BACK_NS 20000000 /* nobody posts when memory is given back */
 
-static bool may_wait(PyObject *iterable)
+bool group_input_may_wait(PyObject *iterable)
 {
     PyTypeObject *const quick[] = {
         &PyList_Type, &PyTuple_Type, &PyRange_Type, &PyDict_Type, &PySet_Type, &PyFrozenSet_Type, &PyUnicode_Type,
@@ -43,7 +43,7 @@ bool group_inputs_may_wait(PyObject *inputs)
 {
     bool some = false;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(inputs); i++)
-        some |= may_wait(PyTuple_GET_ITEM(inputs, i));
+        some |= group_input_may_wait(PyTuple_GET_ITEM(inputs, i));
     return some;
 }
 

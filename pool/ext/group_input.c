@@ -8,6 +8,7 @@
 #include "group.h"
 
 #include "engine.h"
+#include "handle.h"
 
 #define PULL_NS 200000 /* an input that is slow: go back to the caller after this, if there is something to do */
 
@@ -56,8 +57,24 @@ static void deliver_current(struct shoal_group *self, uint64_t item, bool name)
 
 static int submit_chunk(struct shoal_group *self, PyObject *const *items, uint32_t count, uint64_t first, bool may_wait)
 {
-    return engine_submit_batch(self->owner.engine, &self->owner, self->function, items, count, (uint32_t)first,
-                               self->star, may_wait);
+    struct engine *engine = self->owner.engine;
+    PyObject *stand_ins = self->repeats_none ? NULL : group_stand_ins(self, items, count);
+    if (stand_ins != NULL)
+        items = ((PyListObject *)stand_ins)->ob_item;
+    else if (PyErr_Occurred() != NULL)
+        return -1;
+    int error = BATCH_TOO_LARGE;
+    if (!self->function_settled)
+        error = engine_submit_batch(engine, &self->owner, self->function, items, count, (uint32_t)first, self->star,
+                                    may_wait, HANDLE_CARRY_MIN);
+    if (error == BATCH_TOO_LARGE && !self->function_settled)
+        group_carry_function(self);
+    if (error == BATCH_TOO_LARGE)
+        error = engine_submit_batch(engine, &self->owner, self->function, items, count, (uint32_t)first, self->star,
+                                    may_wait, UINT64_MAX);
+    self->function_settled |= error == 0;
+    Py_XDECREF(stand_ins);
+    return error;
 }
 
 /* A chunk did not pickle: find the element that is to blame; the others are sent. */
@@ -235,6 +252,8 @@ int group_refill(struct shoal_group *self)
     if (error == 0 && self->source == NULL)
         error = submit_stalled(self);
     self->pulling = false;
+    if (self->source == NULL && self->stalled == NULL)
+        group_all_sent(self);
     if (error >= 0)
         finish_if_all_arrived(self);
     return error < 0 ? -1 : 0;

@@ -87,6 +87,9 @@ static int begin_list(struct shoal_group *self, PyObject *iterable)
     PyObject *input = simple ? Py_NewRef(iterable) : PySequence_List(iterable);
     Py_ssize_t size = input == NULL ? -1 : PySequence_Size(input);
     self->results = size < 0 ? NULL : PyList_New(size);
+    self->function_settled = size <= (Py_ssize_t)self->chunk; /* one batch: it is sent once anyway */
+    if (size > 1 && !PyRange_Check(input)) /* or the first chunk, if it is of one element, is sent as it is */
+        self->last_item = Py_NewRef(PySequence_Fast_GET_ITEM(input, 1));
     int error = self->results == NULL ? -1 : 0;
     for (Py_ssize_t at = 0, count; at < size && error == 0 && !self->cancelled; at += count) {
         PyObject *part = cut_chunk(self, input, at);
@@ -100,6 +103,7 @@ static int begin_list(struct shoal_group *self, PyObject *iterable)
         Py_XDECREF(part);
     }
     Py_XDECREF(input);
+    group_all_sent(self);
     if (error == 0 && size < PyList_GET_SIZE(self->results))
         error = PyList_SetSlice(self->results, size, PyList_GET_SIZE(self->results), NULL);
     self->begun = true;
@@ -140,6 +144,7 @@ static PyObject *group_begin(struct shoal_group *self, PyObject *args)
     self->mode = (enum group_mode)mode;
     self->window = (uint64_t)Py_MIN(window, AT_ONCE_MAX) * self->chunk;
     self->bounded = bounded;
+    self->repeats_none = self->mode != GROUP_LIST && (inputs == NULL || !group_input_is_fixed(inputs));
     if (self->mode == GROUP_LIST) {
         if (begin_list(self, iterable) < 0)
             return NULL;
@@ -340,6 +345,9 @@ static int group_traverse(struct shoal_group *self, visitproc visit, void *arg)
     Py_VISIT(self->owner.watches);
     Py_VISIT(self->owner.engine);
     Py_VISIT(self->function);
+    int visited = group_repeats_traverse(self, visit, arg);
+    if (visited != 0)
+        return visited;
     Py_VISIT(self->source);
     Py_VISIT(self->stalled);
     Py_VISIT(self->ending);
@@ -354,6 +362,7 @@ static int group_clear(struct shoal_group *self)
 {
     Py_CLEAR(self->owner.watches);
     Py_CLEAR(self->function);
+    group_forget_repeats(self);
     Py_CLEAR(self->source);
     Py_CLEAR(self->stalled);
     Py_CLEAR(self->ending);

@@ -392,7 +392,7 @@ int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *fun
 }
 
 int engine_submit_batch(struct engine *engine, struct owner *owner, PyObject *function, PyObject *const *items,
-                        uint32_t count, uint32_t first_item, bool star, bool may_wait)
+                        uint32_t count, uint32_t first_item, bool star, bool may_wait, uint64_t function_max)
 {
     int error = engine_check(engine) < 0 ? -1 : memory_await_room(engine, may_wait);
     if (error != 0)
@@ -404,6 +404,8 @@ int engine_submit_batch(struct engine *engine, struct owner *owner, PyObject *fu
         .flags = TASK_BATCH | (star ? TASK_STAR : 0), .item_count = count, .first_item = first_item};
     error = outgoing_section(&submission.out, submission.encoder, &function, 1) < 0 ? -1 : 0;
     engine->function_failed = error < 0;
+    if (error == 0 && outgoing_block_bytes(&submission.out, 0) + shoal_sink_used(&submission.out.sink) >= function_max)
+        error = BATCH_TOO_LARGE;
     submission.out.root = "element";
     for (uint32_t i = 0; i < count && error == 0;) {
         submission.out.root_index = first_item + i;

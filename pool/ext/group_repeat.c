@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * group_repeat.c - what one map-like call would send again and again is sent once.
+ *
+ * That is its function, if it is large (what it has captured is), and an element of the input, or of its tuples, that
+ * is the same object as in the element before it, if that is large. Both are packed into a block of the arena
+ * (handle.h) that the messages refer to; in the worker a new object is made of it each time, as if it had been sent.
+ *
+ * Elements only where nothing can run between two elements that might change them: not of generators. What it costs
+ * who has no such input: a look at its first two elements. The function's size is known when it was pickled for the
+ * first batch.
+ */
+#include "engine.h"
+#include "group.h"
+#include "handle.h"
+
+/* Not something that is small for certain. */
+static bool may_be_large(PyObject *object)
+{
+    if (PyUnicode_CheckExact(object))
+        return PyUnicode_GET_LENGTH(object) >= (Py_ssize_t)HANDLE_CARRY_MIN / 4;
+    if (PyBytes_CheckExact(object))
+        return PyBytes_GET_SIZE(object) >= (Py_ssize_t)HANDLE_CARRY_MIN;
+    return !(object == Py_None || PyLong_Check(object) || PyFloat_Check(object) || PyComplex_Check(object) ||
+             PyType_Check(object) || PyModule_Check(object) || PyCFunction_Check(object));
+}
+
+static bool are_alike(PyObject *item, PyObject *other)
+{
+    return PyTuple_CheckExact(item) && PyTuple_CheckExact(other) && PyTuple_GET_SIZE(item) == PyTuple_GET_SIZE(other);
+}
+
+static bool have_something_in_common(PyObject *item, PyObject *other)
+{
+    if (item == other)
+        return may_be_large(item);
+    for (Py_ssize_t i = 0; are_alike(item, other) && i < PyTuple_GET_SIZE(item); i++) {
+        PyObject *value = PyTuple_GET_ITEM(item, i);
+        if (value == PyTuple_GET_ITEM(other, i) && may_be_large(value))
+            return true;
+    }
+    return false;
+}
+
+/* What is sent in place of `object`, borrowed; `object` itself if it is not the one that `other` is, or is small. */
+static PyObject *stand_in(struct shoal_group *self, PyObject *object, PyObject *other)
+{
+    for (unsigned i = 0; i < GROUP_REPEATS_MAX; i++) {
+        if (self->repeats[i].object == object)
+            return self->repeats[i].carried == Py_None ? object : self->repeats[i].carried;
+    }
+    if (object != other || !may_be_large(object))
+        return object;
+    PyObject *carried = handle_carry(self->owner.engine, object);
+    struct repeat *place = &self->repeats[self->repeat_next++ % GROUP_REPEATS_MAX];
+    struct repeat old = *place;
+    *place = (struct repeat){.object = Py_NewRef(object), .carried = carried};
+    Py_XDECREF(old.object);
+    Py_XDECREF(old.carried);
+    return carried == Py_None ? object : carried;
+}
+
+/* New reference. */
+static PyObject *replaced(struct shoal_group *self, PyObject *item, PyObject *other)
+{
+    PyObject *whole = stand_in(self, item, other);
+    if (whole != item || !are_alike(item, other))
+        return Py_NewRef(whole);
+    Py_ssize_t size = PyTuple_GET_SIZE(item);
+    PyObject *tuple = PyTuple_New(size);
+    for (Py_ssize_t i = 0; tuple != NULL && i < size; i++) {
+        PyObject *value = stand_in(self, PyTuple_GET_ITEM(item, i), PyTuple_GET_ITEM(other, i));
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(value));
+    }
+    return tuple;
+}
+
+PyObject *group_stand_ins(struct shoal_group *self, PyObject *const *items, uint32_t count)
+{
+    PyObject *other = self->last_item != NULL ? self->last_item : count > 1 ? items[1] : NULL;
+    if (other == NULL) {
+        self->last_item = Py_NewRef(items[0]);
+        return NULL;
+    }
+    if (!self->repeats_some && !have_something_in_common(items[0], other)) {
+        self->repeats_none = true;
+        return NULL;
+    }
+    self->repeats_some = true;
+    Py_INCREF(other);
+    PyObject *list = PyList_New(count);
+    for (uint32_t i = 0; list != NULL && i < count; i++) {
+        PyObject *item = replaced(self, items[i], other);
+        Py_SETREF(other, Py_NewRef(items[i]));
+        if (item == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, i, item);
+    }
+    Py_XSETREF(self->last_item, other);
+    return list;
+}
+
+/* All is sent: what is under way holds what it needs. */
+void group_all_sent(struct shoal_group *self)
+{
+    if (self->function_carried)
+        Py_SETREF(self->function, Py_NewRef(Py_None));
+    self->function_carried = false;
+    self->repeats_none = true;
+    group_forget_repeats(self);
+}
+
+void group_carry_function(struct shoal_group *self)
+{
+    PyObject *carried = handle_carry(self->owner.engine, self->function);
+    if (carried == Py_None)
+        Py_DECREF(carried);
+    else
+        Py_SETREF(self->function, carried);
+    self->function_carried = carried != Py_None;
+    self->function_settled = true;
+}
+
+/* Nothing of the user's runs when it is pulled. */
+bool group_input_is_fixed(PyObject *inputs)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(inputs); i++) {
+        PyObject *input = PyTuple_GET_ITEM(inputs, i);
+        if (group_input_may_wait(input) && strcmp(Py_TYPE(input)->tp_name, "itertools.repeat") != 0)
+            return false;
+    }
+    return true;
+}
+
+int group_repeats_traverse(struct shoal_group *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->last_item);
+    for (unsigned i = 0; i < GROUP_REPEATS_MAX; i++) {
+        Py_VISIT(self->repeats[i].object);
+        Py_VISIT(self->repeats[i].carried);
+    }
+    return 0;
+}
+
+void group_forget_repeats(struct shoal_group *self)
+{
+    Py_CLEAR(self->last_item);
+    for (unsigned i = 0; i < GROUP_REPEATS_MAX; i++) {
+        Py_CLEAR(self->repeats[i].object);
+        Py_CLEAR(self->repeats[i].carried);
+    }
+}
