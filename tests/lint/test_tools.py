@@ -25,7 +25,7 @@ def test_everything_compiles_without_a_warning(compiler):
 
 
 def test_ruff():
-    places = ("pool", "tests", "bench", "examples", "setup.py", "tests/total", ".ci/requirements.py")
+    places = ("pool", "tests", "bench", "examples", "docs", "setup.py", "tests/total", ".ci/requirements.py")
     run(sys.executable, "-m", "ruff", "check", "--no-cache", *places)
 
 
