@@ -6,12 +6,17 @@ show numbers alone. So its own lines, and no others, travel in its code, and are
 same file name. They are marked as those of a file that does not change, which ``linecache.checkcache`` leaves alone.
 What the reader can read by itself is never replaced, and of what came in, the oldest files are forgotten when they are
 too many.
+
+Some names stand for many texts: all that is executed without saying a name is "<string>" (the methods that dataclasses
+makes, say), and from Python 3.13 on linecache has the text of ``python -c`` under it. There the lines must begin with
+the function.
 """
 
 from __future__ import annotations
 
 import linecache
 import os
+import re
 import types
 from collections import OrderedDict
 
@@ -20,6 +25,7 @@ __all__ = ["keep", "own_lines"]
 _SIZE_MAX = 64 * 1024  # characters of one function
 _LINE_MAX = 100_000
 _FILES_KEPT = 256
+_NAMES_OF_MANY = frozenset({"<string>", "<stdin>"})
 
 _kept: OrderedDict[str, list[str]] = OrderedDict()
 
@@ -33,6 +39,15 @@ def _last_line(code: types.CodeType) -> int:
 
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
+
+
+def _begins_with(text: str, code: types.CodeType) -> bool:
+    name = code.co_name
+    if name == "<lambda>":
+        return "lambda" in text.partition("\n")[0]
+    head = re.compile(rf"^[ \t]*(async\s+)?(def|class)\s+{re.escape(name)}\b", re.MULTILINE)
+    found = head.search if text.lstrip().startswith("@") else head.match
+    return not name.isidentifier() or found(text) is not None
 
 
 def own_lines(code: types.CodeType) -> str | None:
@@ -54,6 +69,8 @@ def own_lines(code: types.CodeType) -> str | None:
     while end > first and not lines[end - 1].strip():
         end -= 1
     text = "".join(lines[first - 1 : end])
+    if name in _NAMES_OF_MANY and not _begins_with(text, code):
+        return None
     return text if len(text) <= _SIZE_MAX else None
 
 

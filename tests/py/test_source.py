@@ -114,6 +114,21 @@ def test_it_is_sent_on_as_it_came():
     assert shoal.dumps(pickle.loads(stream)) == stream
 
 
+@pytest.mark.parametrize("name", ["<string>", "<stdin>"])
+def test_under_a_name_of_many_texts_only_a_function_that_is_there_has_lines(name):
+    """From Python 3.13 on linecache knows the text of python -c as that of <string>."""
+    space = define(name)
+    assert b"# the last line" in shoal.dumps(space["it"])
+    assert b"x ** -x" in shoal.dumps(space["square"])
+    other = {"__name__": "__main__"}
+    source = "\n\n\n\n\ndef other(n):\n    return n\n\n\n\n\n\n\n\nthen = lambda x: x\nelse_ = lambda y: y"
+    exec(compile(source, name, "exec"), other)
+    for function in (other["other"], other["else_"]):
+        stream = shoal.dumps(function)
+        assert b"decorate" not in stream and b"end" not in stream
+        assert shoal.dumps(arrive(stream, "<nothing>")) == stream
+
+
 def test_functions_of_files_carry_no_source():
     assert b"carry_no_source" in shoal.dumps(lambda: "a text")
     assert shoal.dumps(lambda: "a text").count(b"a text") == 1
