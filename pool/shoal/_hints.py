@@ -188,6 +188,10 @@ def _outermost(culprit: object, steps: list[Step]) -> tuple[str, Step]:
     return reason, last
 
 
+def _advice(reason: str, step: Step, root: str) -> str:
+    return reason if re.search("[;:]", reason) else f"{reason}: {_remedy(step, root)}"
+
+
 def hint(culprit: object, message: str, steps: list[Step], root: str) -> str:
     """One line on what to do, or an empty string where nothing is known.
 
@@ -202,11 +206,15 @@ def hint(culprit: object, message: str, steps: list[Step], root: str) -> str:
     root : str
         "result" if it is that of a task.
     """
+    if isinstance(culprit, type) and _of_type(culprit):
+        # Before protocol 2 an object is made of its class, which no module has a name for.
+        step = next((step for step in reversed(steps) if step[0]), ("", None, None))
+        return _advice(_of_type(culprit), step, root)
     if culprit is not None and not isinstance(culprit, (type, types.FunctionType)):
         reason, step = _outermost(culprit, steps)
         reason = reason or _by_text(message)
         if reason:
-            return f"{reason}: {_remedy(step, root)}" if ";" not in reason and ":" not in reason else reason
+            return _advice(reason, step, root)
         if not re.search(r"an(no|')t pickle '", message):  # a name that cannot be found, say
             return ""
         if type(culprit).__module__ == "builtins":

@@ -39,12 +39,19 @@ HINTS = {
 }
 
 
+# Those that pickle itself takes before protocol 2, to fail when they are loaded.
+TAKEN_BEFORE_2 = {"thread", "socket", "database", "match"}
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 5])
 @pytest.mark.parametrize("name", HINTS)
-def test_the_second_line_says_what_to_do(name):
+def test_the_second_line_says_what_to_do(name, protocol):
     make, words = HINTS[name]
+    if protocol < 2 and name in TAKEN_BEFORE_2:
+        pytest.skip("pickle takes it in this protocol")
     thing = make()
     try:
-        error = caught([thing], kind=Exception)
+        error = caught([thing], protocol, kind=Exception)
     finally:
         if hasattr(thing, "close"):
             thing.close()
