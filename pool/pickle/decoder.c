@@ -174,7 +174,7 @@ static void end_plain(struct shoal_decoder *decoder)
 {
     if (decoder->memo.borrows)
         shoal__memo_forget_borrowed(&decoder->memo);
-    decoder->in_memory = false;
+    decoder->in_memory = decoder->unchanging = false;
     decoder->simple = NULL;
     decoder->short_epochs = decoder->steps = decoder->rest = 0;
     decoder->epoch++;
@@ -292,6 +292,7 @@ PyObject *shoal__decode_object(struct shoal_decoder *decoder, PyObject *data, co
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
         return NULL;
     PyObject *value = NULL;
+    decoder->unchanging = PyBytes_CheckExact(data);
     if (shoal__decoder_configure(decoder, options) == 0)
         value = load_memory(decoder, view.buf, (size_t)view.len, NULL);
     else

@@ -92,6 +92,7 @@ struct shoal_decoder {
     unsigned rest;         /* steps to go without borrowing */
     PyTypeObject *harmless; /* the last one that shoal__load_reduce found to run no user code; or NULL */
     bool in_memory;        /* this stream may be decoded plainly, and hold the collector off */
+    bool unchanging;       /* and nobody changes its bytes meanwhile */
     bool holding;          /* it does just now */
     bool collector_was_on; /* while holding: switch it on again */
     bool busy;
@@ -166,7 +167,7 @@ int shoal__load_binfloat(struct shoal_decoder *decoder);
 int shoal__load_counted_long(struct shoal_decoder *decoder, size_t size_of_length);
 
 /* load_strings.c */
-PyObject *shoal__make_text(const uint8_t *bytes, size_t size);
+PyObject *shoal__make_text(const struct shoal_decoder *decoder, const uint8_t *bytes, size_t size);
 int shoal__load_counted_text(struct shoal_decoder *decoder, size_t size_of_length);
 int shoal__load_counted_bytes(struct shoal_decoder *decoder, size_t size_of_length);
 int shoal__load_counted_string(struct shoal_decoder *decoder, size_t size_of_length);

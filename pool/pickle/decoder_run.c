@@ -157,7 +157,7 @@ int shoal__run(struct shoal_decoder *decoder)
             size = left < 1 ? 0 : shoal__fetch(at, 1);
             if (left < 1 + size)
                 break;
-            obj = shoal__make_text(at + 1, size);
+            obj = shoal__make_text(decoder, at + 1, size);
             at += 1 + size;
             if (obj == NULL)
                 goto failed;
@@ -166,7 +166,7 @@ int shoal__run(struct shoal_decoder *decoder)
             size = left < 4 ? 0 : shoal__fetch(at, 4);
             if (left < 4 + size)
                 break;
-            obj = shoal__make_text(at + 4, size);
+            obj = shoal__make_text(decoder, at + 4, size);
             at += 4 + size;
             if (obj == NULL)
                 goto failed;

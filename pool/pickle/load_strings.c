@@ -30,22 +30,54 @@ static inline uint64_t copy_and_look(char *to, const uint8_t *from, size_t size)
     return seen & 0x8080808080808080u;
 }
 
+/* Of any alignment. A volatile read is made once. */
+typedef uint64_t block __attribute__((vector_size(16), aligned(1), may_alias));
+enum { BLOCKS = 4, STRETCH = BLOCKS * sizeof(block) };
+
+/* Copies whole stretches up to the first that is not ASCII, and that one, too. How much, and the high bits seen. */
+static size_t copy_stretches(char *to, const uint8_t *from, size_t size, uint64_t *ret_seen)
+{
+    size_t i = 0;
+    uint64_t high = 0;
+    while (!high && i + STRETCH <= size) {
+        block seen = {0, 0};
+        for (size_t j = 0; j < BLOCKS; j++) {
+            block here = *(const volatile block *)(from + i + j * sizeof(block));
+            memcpy(to + i + j * sizeof(block), &here, sizeof here);
+            seen |= here;
+        }
+        high = (seen[0] | seen[1]) & 0x8080808080808080u;
+        i += STRETCH;
+    }
+    *ret_seen = high;
+    return i;
+}
+
 /*
  * UTF-8 with surrogates. Nearly all text is ASCII, so it is copied into an ASCII string right away, in one pass; if it
- * turns out not to be, that copy is what gets decoded: the bytes of the stream are looked at once.
+ * turns out not to be, that copy is what gets decoded: the bytes of the stream are looked at once. Those of a bytes
+ * object nobody changes, and a long text is decoded from there.
  */
-PyObject *shoal__make_text(const uint8_t *bytes, size_t size)
+PyObject *shoal__make_text(const struct shoal_decoder *decoder, const uint8_t *bytes, size_t size)
 {
     if (size <= 1) {
         char single = size == 0 ? '\0' : (char)shoal__fetch(bytes, 1);
         return PyUnicode_DecodeUTF8(&single, (Py_ssize_t)size, "surrogatepass");
     }
+    if (decoder->unchanging && size >= STRETCH && *bytes >= 0x80) /* no need to try */
+        return PyUnicode_DecodeUTF8((const char *)bytes, (Py_ssize_t)size, "surrogatepass");
     PyObject *text = PyUnicode_New((Py_ssize_t)size, 127);
     if (text == NULL)
         return NULL;
     char *copy = PyUnicode_DATA(text);
-    if (copy_and_look(copy, bytes, size) != 0) {
-        PyObject *decoded = PyUnicode_DecodeUTF8(copy, (Py_ssize_t)size, "surrogatepass");
+    uint64_t high = 0;
+    size_t copied = size >= STRETCH ? copy_stretches(copy, bytes, size, &high) : 0;
+    bool from_stream = high && decoder->unchanging;
+    if (!from_stream)
+        high |= copy_and_look(copy + copied, bytes + copied, size - copied);
+    if (high) {
+        const char *encoded = from_stream ? (const char *)bytes : copy;
+        PyObject *decoded = PyUnicode_DecodeUTF8(encoded, (Py_ssize_t)size, "surrogatepass");
         Py_DECREF(text);
         return decoded;
     }
@@ -74,7 +106,7 @@ int shoal__load_counted_text(struct shoal_decoder *decoder, size_t size_of_lengt
     if (take_length(decoder, size_of_length, "BINUNICODE", &size) < 0)
         return -1;
     const uint8_t *at = shoal__take(decoder, size);
-    return at == NULL ? -1 : shoal__push(decoder, shoal__make_text(at, size));
+    return at == NULL ? -1 : shoal__push(decoder, shoal__make_text(decoder, at, size));
 }
 
 int shoal__load_counted_bytes(struct shoal_decoder *decoder, size_t size_of_length)

@@ -399,3 +399,18 @@ def test_loading_leaks_nothing(protocol):
 
     blocks = [blocks_after_round() for _ in range(8)]
     assert min(after - before for before, after in itertools.pairwise(blocks)) < loads_per_round
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_long_text_of_every_width_wherever_it_stops_to_be_ascii(kind):
+    for length in (*range(60, 135), 1000):
+        for odd in ("\xe9", "\u20ac", "\U0001f600", "\ud800"):
+            for text in ("a" * length, odd + "a" * length, "a" * length + odd, odd * length):
+                assert shoal.loads(kind(shoal.dumps([text]))) == [text]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_long_text_that_is_no_utf8_is_refused_wherever_it_is_broken(kind):
+    for broken in (b"\xff" * 200, b"a" * 150 + b"\xc3", b"a" * 64 + b"\x80" + b"b" * 100, b"\xe2\x82" + b"c" * 200):
+        with pytest.raises(UnicodeDecodeError):
+            shoal.loads(kind(b"\x80\x04X" + len(broken).to_bytes(4, "little") + broken + b"."))
