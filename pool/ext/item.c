@@ -285,11 +285,22 @@ static PyObject *item_limit(struct item *self, PyObject *args)
     return owner_limit(&self->owner, args);
 }
 
+static PyObject *item_attach(struct item *self, PyObject *engine)
+{
+    struct module_state *state = module_state_of(Py_TYPE(self));
+    if (!Py_IS_TYPE(engine, state->engine_type) || self->owner.engine != NULL) {
+        PyErr_SetString(PyExc_ValueError, "an item is attached once, to an Engine");
+        return NULL;
+    }
+    self->owner.engine = (struct engine *)Py_NewRef(engine);
+    Py_RETURN_NONE;
+}
+
 static PyObject *item_settle(struct item *self, PyObject *args)
 {
-    int ok;
+    int ok, cancelled = 0;
     PyObject *value;
-    if (!PyArg_ParseTuple(args, "pO:_settle", &ok, &value))
+    if (!PyArg_ParseTuple(args, "pO|p:_settle", &ok, &value, &cancelled))
         return NULL;
     if (self->owner.done) {
         PyErr_SetString(PyExc_RuntimeError, "the call is done already");
@@ -297,6 +308,7 @@ static PyObject *item_settle(struct item *self, PyObject *args)
     }
     self->value = Py_NewRef(value);
     self->ok = (int8_t)ok;
+    self->cancelled = cancelled;
     item_track(&self->owner);
     self->owner.done = true;
     if (self->owner.engine != NULL && !self->owner.engine->dead)
@@ -374,7 +386,11 @@ static PyMethodDef item_methods[] = {
      PyDoc_STR("watch($self, callback, /)\n--\n\n"
                "Call callback(self) once when it is done; False, without a call, if it is done already.")},
     {"_settle", (PyCFunction)item_settle, METH_VARARGS,
-     PyDoc_STR("_settle($self, ok, value, /)\n--\n\nGive an outcome from outside. RuntimeError if there is one.")},
+     PyDoc_STR("_settle($self, ok, value, cancelled=False, /)\n--\n\n"
+               "Give an outcome from outside. RuntimeError if there is one.")},
+    {"_attach", (PyCFunction)item_attach, METH_O,
+     PyDoc_STR("_attach($self, engine, /)\n--\n\n"
+               "It is not submitted: who waits for it makes progress in this engine until it is settled.")},
     {NULL, NULL, 0, NULL},
 };
 

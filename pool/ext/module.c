@@ -86,6 +86,12 @@ static PyObject *module_configure(PyObject *module, PyObject *args, PyObject *kw
     Py_RETURN_NONE;
 }
 
+static PyObject *module_serving(PyObject *module, PyObject *Py_UNUSED(unused))
+{
+    struct module_state *state = PyModule_GetState(module);
+    return Py_NewRef(state->serving != NULL ? (PyObject *)state->serving : Py_None);
+}
+
 static PyObject *module_in_worker(PyObject *module, PyObject *Py_UNUSED(unused))
 {
     struct module_state *state = PyModule_GetState(module);
@@ -260,6 +266,8 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR("_stop_missed($module, stopped, others, unraisable, /)\n--\n\n"
                "A worker's sys.unraisablehook: what was raised to stop the task (of type `stopped`) is raised again,\n"
                "all else is for the hook `others`.")},
+    {"_serving", module_serving, METH_NOARGS,
+     PyDoc_STR("_serving($module, /)\n--\n\nIn a worker: the Engine that it serves; else None.")},
     {"in_worker", module_in_worker, METH_NOARGS,
      PyDoc_STR("in_worker($module, /)\n--\n\nTrue in a worker process of a pool.")},
     {"_code_globals", module_code_globals, METH_O,

@@ -16,7 +16,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal import _ext
 from shoal._cpus import usable_cpus
@@ -24,6 +24,9 @@ from shoal._inherited import let_inherit
 from shoal._spawn import SpawnStart
 from shoal._worker import ForkStart
 from shoal.errors import PoolTerminated, task_error
+
+if TYPE_CHECKING:
+    from shoal._retry import Retry
 
 # How many tasks a lazy call looks ahead: enough that no worker waits for the caller.
 TASKS_AHEAD_MIN = 128
@@ -51,6 +54,8 @@ class Lifetime:
         start = ForkStart(initializer, initargs) if method == "fork" else SpawnStart(method)
         self.engine = _ext.Engine(workers, start, max_tasks or 0, task_error)
         self.tasks_ahead = max(TASKS_AHEAD_MIN, TASKS_AHEAD_PER_WORKER * workers)
+        self.retrying: set[Retry] = set()
+        self._closing = False
         self._feeding: set[_ext.Group] = set()
         self._bounded: weakref.WeakSet[_ext.Group] = weakref.WeakSet()
         try:
@@ -91,12 +96,35 @@ class Lifetime:
         """Take back whatever no worker has begun."""
         for group in [*self._feeding, *self._bounded]:
             self.stop_feeding(group)
+        for retry in list(self.retrying):
+            retry.outer.cancel(running=False)
         for item in self.engine.pending():
             item.cancel(running=False)
+
+    def close(self) -> None:
+        """Take nothing new; the workers end when all is done, attempts that are still to come included."""
+        self._closing = True
+        if not self.retrying:
+            self.engine.close()
+
+    def join(self) -> None:
+        """Wait for the end, after `close`."""
+        while self.retrying:
+            for retry in list(self.retrying):
+                retry.outer.wait()
+        self.engine.join()
+
+    def retried(self, retry: Retry) -> None:
+        """All is over with this one."""
+        self.retrying.discard(retry)
+        if self._closing and not self.retrying:
+            self.engine.close()
 
     def terminate(self, why: str) -> None:
         """End the workers at once; what was not done ends with PoolTerminated."""
         self._feeding.clear()
+        for retry in list(self.retrying):
+            retry.end(PoolTerminated(why))
         self.engine.terminate(PoolTerminated(why))
 
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shoal import _ext
 from shoal._announce import Announcement
+
+if TYPE_CHECKING:
+    from shoal._retry import Retry
+    from shoal._retry_map import RetriedMap
 
 Callback = Callable[[Any], object]
 
 
 class AsyncResult(_ext.Item):
     """The result of `apply_async`."""
+
+    _retry: Retry | RetriedMap | None = None
 
     def cancel(self, running: bool = True) -> bool:
         """Take the call back, also from a worker that runs it, which is stopped; return whether it is cancelled.
@@ -26,7 +32,13 @@ class AsyncResult(_ext.Item):
         running : bool
             False: only if no worker has begun it.
         """
+        if self._retry is not None:
+            return self._retry.cancel(running)
         return super().cancel(running)
+
+    def running(self) -> bool:
+        """Return whether a worker is at it."""
+        return super().running() if self._retry is None else self._retry.running()
 
     def ready(self) -> bool:
         """Return whether the call has ended."""

@@ -25,7 +25,9 @@ from shoal import _ext
 from shoal._lifetime import Lifetime, register, start_context, worker_count
 from shoal._limits import ExecutorOptions, Limits, options
 from shoal._pool_worker import PoolWorker
-from shoal.errors import PoolTerminated, future_error
+from shoal._retry import Retry
+from shoal._retry_map import RetriedIterator
+from shoal.errors import PoolTerminated, TaskTimeout, future_error
 from shoal.future import Future
 
 if TYPE_CHECKING:
@@ -154,6 +156,8 @@ class ProcessPoolExecutor(_ext.Submitter, concurrent.futures.Executor):  # submi
             self._start()
         lifetime = self._lifetime
         assert lifetime is not None
+        if self._limits is not None and self._limits.retried:
+            return self._map_retried(fn, zip(*iterables), buffersize or lifetime.tasks_ahead, deadline, self._limits)
         group = _ext.Group()
         if self._limits is not None:
             self._limits.apply_to(group)
@@ -171,6 +175,16 @@ class ProcessPoolExecutor(_ext.Submitter, concurrent.futures.Executor):  # submi
         )
         lifetime.feed(group, buffersize is not None)
         return _results(group, lifetime, deadline)
+
+    def _map_retried(
+        self, fn: Callable[..., Any], items: Iterable[Any], ahead: int, deadline: float | None, asked: Limits
+    ) -> Iterator[Any]:
+        def send(item: tuple[Any, ...]) -> Any:
+            return self.submit(fn, *item)
+
+        results = RetriedIterator(send, items, ahead, True, bool(asked.abort_on_error))
+        results._pull()
+        return _each(results, deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; the workers end when all that were taken are done.
@@ -194,9 +208,9 @@ class ProcessPoolExecutor(_ext.Submitter, concurrent.futures.Executor):  # submi
         if cancel_futures:
             lifetime.cancel_pending()
         lifetime.stop_bounded(RuntimeError("cannot schedule new futures after shutdown"))
-        lifetime.engine.close()
+        lifetime.close()
         if wait:
-            lifetime.engine.join()
+            lifetime.join()
             self._finalizer.cancel()
 
     def terminate_workers(self) -> None:
@@ -349,13 +363,33 @@ def _submit_limited(
     asked.apply_to(future)
     if asked.cancel_running:
         future._cancel_running = True
+    executor = reference()
+    assert executor is not None
     try:
-        engine.submit(future, fn, args, kwargs)
+        if asked.retried:
+            assert executor._lifetime is not None
+            future._retry = Retry(future, executor._lifetime, asked)
+            future._retry.begin(fn, args, kwargs or {})
+        else:
+            engine.submit(future, fn, args, kwargs)
     except Exception as error:
-        executor = reference()
-        assert executor is not None
         executor._fail(future, error)
     return future
+
+
+def _each(results: RetriedIterator, deadline: float | None) -> Iterator[Any]:
+    try:
+        while True:
+            try:
+                yield results.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            except StopIteration:
+                return
+            except multiprocessing.TimeoutError as error:
+                if isinstance(error, TaskTimeout):
+                    raise
+                raise concurrent.futures.TimeoutError from None
+    finally:
+        results.cancel()
 
 
 def _results(group: _ext.Group, lifetime: Lifetime, deadline: float | None) -> Iterator[Any]:
@@ -366,7 +400,9 @@ def _results(group: _ext.Group, lifetime: Lifetime, deadline: float | None) -> I
                 value = [group.next(left)]
             except StopIteration:
                 return
-            except multiprocessing.TimeoutError:
+            except multiprocessing.TimeoutError as error:
+                if isinstance(error, TaskTimeout):
+                    raise
                 raise concurrent.futures.TimeoutError from None
             yield value.pop()  # the one who gets it is the only one who holds it
     finally:
@@ -380,7 +416,7 @@ _orphans: set[Lifetime] = set()
 
 def _finish(lifetime: Lifetime) -> None:
     """The executor was dropped, or the interpreter exits: let what was submitted end, as concurrent.futures does."""
-    lifetime.engine.close()
+    lifetime.close()
     if util.is_exiting():
         _end_for_good(lifetime)
         return
@@ -400,16 +436,16 @@ def _initialize(initializer: Callable[..., object], *arguments: Any) -> None:
 
 def _collect_orphans() -> None:
     """Free what those left whose calls are done by now."""
-    _orphans.difference_update([orphan for orphan in list(_orphans) if orphan.engine.join(0)])
+    _orphans.difference_update([one for one in list(_orphans) if not one.retrying and one.engine.join(0)])
 
 
 def _end_for_good(lifetime: Lifetime) -> None:
     lifetime.stop_bounded(RuntimeError("cannot schedule new futures after interpreter shutdown"))
-    lifetime.engine.close()
+    lifetime.close()
     interrupted = issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt)
     try:
         if not interrupted:
-            lifetime.engine.join()
+            lifetime.join()
             return
     except KeyboardInterrupt:
         pass

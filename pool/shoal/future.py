@@ -31,6 +31,9 @@ from typing import TYPE_CHECKING, Any
 from shoal import _ext
 from shoal._announce import give_ctrl_c_to_main_thread
 
+if TYPE_CHECKING:
+    from shoal._retry import Retry
+
 DESCRIPTIONS = {PENDING: "pending", RUNNING: "running", CANCELLED_AND_NOTIFIED: "cancelled", FINISHED: "finished"}
 
 
@@ -51,6 +54,7 @@ class Future(_ext.Item, concurrent.futures.Future):  # type: ignore[type-arg]
 
     _inside: _Inside | None = None
     _cancel_running = False
+    _retry: Retry | None = None
 
     # Not the stock one: that makes what this class makes when it is looked at. And C's: calling a method of Python's
     # takes a third of a future's life.
@@ -85,10 +89,15 @@ class Future(_ext.Item, concurrent.futures.Future):  # type: ignore[type-arg]
         """
         if self.cancelled():
             return True
-        if not super().cancel(self._cancel_running if running is None else running):
+        running = self._cancel_running if running is None else running
+        if not (super().cancel(running) if self._retry is None else self._retry.cancel(running)):
             return False
         self._tell()
         return True
+
+    def running(self) -> bool:
+        """Return whether a worker is at it."""
+        return super().running() if self._retry is None else self._retry.running()
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Call `fn(self)` when the future is done or cancelled; at once if it is.

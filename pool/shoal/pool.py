@@ -29,6 +29,8 @@ from shoal._results import (
     IMapUnorderedIterator,
     MapResult,
 )
+from shoal._retry import Retry
+from shoal._retry_map import RetriedIterator, RetriedMap
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -180,7 +182,11 @@ class Pool(multiprocessing.pool.Pool):
         result = AnnouncedResult(callback, error_callback) if announced else AsyncResult()
         asked.apply_to(result)
         try:
-            self._engine.submit(result, func, args, kwds or None)
+            if asked.retried:
+                result._retry = Retry(result, self._lifetime, asked)
+                result._retry.begin(func, tuple(args), dict(kwds or {}))
+            else:
+                self._engine.submit(result, func, args, kwds or None)
         except Exception as error:
             self._fail(result, error)
         if isinstance(result, AnnouncedResult):
@@ -254,6 +260,8 @@ class Pool(multiprocessing.pool.Pool):
         items = iterable if isinstance(iterable, Sized) else list(iterable)
         chunksize = _chunksize(chunksize, len(items), self._processes)
         announced = callback is not None or error_callback is not None
+        if asked is not None and asked.retried:
+            return self._map_retried(func, items, star, callback, error_callback, asked)
         result = AnnouncedMapResult(callback, error_callback) if announced else MapResult()
         if asked is not None:
             asked.apply_to(result)
@@ -267,6 +275,29 @@ class Pool(multiprocessing.pool.Pool):
         if isinstance(result, AnnouncedMapResult):
             result._announcement.expect(result)
         return result
+
+    def _map_retried(
+        self,
+        func: Callable[..., Any],
+        items: Iterable[Any],
+        star: bool,
+        callback: Callback | None,
+        error_callback: Callback | None,
+        asked: Limits,
+    ) -> AsyncResult:
+        announced = callback is not None or error_callback is not None
+        outer = AnnouncedResult(callback, error_callback) if announced else AsyncResult()
+        outer._attach(self._engine)
+        outer._retry = RetriedMap(outer, self._sender(func, star, asked), items, bool(asked.abort_on_error))
+        if isinstance(outer, AnnouncedResult):
+            outer._announcement.expect(outer)
+        return outer
+
+    def _sender(self, func: Callable[..., Any], star: bool, asked: Limits) -> Callable[[Any], AsyncResult]:
+        def send(item: Any) -> AsyncResult:
+            return self._limited(func, item if star else (item,), None, None, None, asked)
+
+        return send
 
     def _get_all(self, result: MapResult | AsyncResult) -> Any:
         try:
@@ -284,7 +315,7 @@ class Pool(multiprocessing.pool.Pool):
         iterable: Iterable[Any],
         chunksize: int = 1,
         **asked: Unpack[Options],
-    ) -> IMapIterator:
+    ) -> IMapIterator | RetriedIterator:
         """Yield `func(x)` for each x in `iterable`, in its order.
 
         The input is pulled as results are taken, a bounded number of tasks ahead, so it may be endless. Lists, ranges
@@ -299,7 +330,7 @@ class Pool(multiprocessing.pool.Pool):
         iterable: Iterable[Any],
         chunksize: int = 1,
         **asked: Unpack[Options],
-    ) -> IMapIterator:
+    ) -> IMapIterator | RetriedIterator:
         """Like `imap`, but yield results in the order in which they arrive."""
         return self._lazily(IMapUnorderedIterator, func, iterable, chunksize, _ext.Group.UNORDERED, self._asked(asked))
 
@@ -311,11 +342,15 @@ class Pool(multiprocessing.pool.Pool):
         chunksize: int,
         mode: int,
         asked: Limits | None,
-    ) -> IMapIterator:
+    ) -> IMapIterator | RetriedIterator:
         if self._state != RUN:
             self._refuse()
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+        if asked is not None and asked.retried:
+            sender, ordered = self._sender(func, False, asked), mode == _ext.Group.ORDERED
+            ahead = self._lifetime.tasks_ahead
+            return RetriedIterator(sender, iterable, ahead, ordered, bool(asked.abort_on_error))
         result = kind()
         if asked is not None:
             asked.apply_to(result)
@@ -329,7 +364,7 @@ class Pool(multiprocessing.pool.Pool):
         """Take no more work; the workers end when what was asked for is done."""
         if self._state == RUN:
             self._state = CLOSE
-            self._engine.close()
+            self._lifetime.close()
 
     def terminate(self) -> None:
         """End the workers at once. Calls that were not done end with PoolTerminated."""
@@ -345,7 +380,7 @@ class Pool(multiprocessing.pool.Pool):
             raise ValueError("Pool is still running")
         if self._state == INHERITED:
             self._refuse()
-        self._engine.join()
+        self._lifetime.join()
         self._terminate.cancel()
 
     def __enter__(self) -> Pool:
