@@ -6,6 +6,7 @@ import rows_arrays
 import rows_by_value
 import rows_data
 import rows_ends
+import rows_limits
 import rows_native
 import rows_plain
 import rows_pool
@@ -18,6 +19,7 @@ def all_rows() -> frame.Registry:
     rows_data.add_to(registry)
     rows_workers.add_to(registry)
     rows_ends.add_to(registry)
+    rows_limits.add_to(registry)
     rows_plain.add_to(registry)
     rows_by_value.add_to(registry)
     rows_arrays.add_to(registry)
