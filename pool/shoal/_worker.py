@@ -249,9 +249,9 @@ def _become_current_process(index: int, parent: Parent) -> None:
 
 def _reseed() -> None:
     """Give numpy's global generator a state of its own; `random` does so by itself after a fork."""
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
+    seed = getattr(sys.modules.get("numpy.random"), "seed", None)  # None: another thread is half way through its import
+    if seed is not None:
+        seed()
 
 
 def leave() -> None:

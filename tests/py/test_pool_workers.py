@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from multiprocessing import connection
 
 import pytest
@@ -69,6 +70,12 @@ def test_workers_draw_different_random_numbers():
         drawn = [result.get(TIMEOUT) for result in [pool.apply_async(draw) for _ in range(20)]]
     assert len({one for _, one, _ in drawn}) == 20
     assert len({two for _, _, two in drawn}) == 20
+
+
+def test_workers_start_while_another_thread_is_half_way_through_importing_numpy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numpy.random", types.ModuleType("numpy.random"))
+    with shoal.Pool(1) as pool:
+        assert pool.apply(abs, (-1,)) == 1
 
 
 def test_a_worker_reads_nothing_from_standard_input(pool):
