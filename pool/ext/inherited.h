@@ -12,9 +12,9 @@
  * value, with the parent's globals as they are. Not counted are globals that the initializer or the functions
  * themselves assign: those are the worker's own.
  *
- * Functions by value get the worker's value of what the initializer assigns, and of what cannot be sent (a lock, an open
- * file) and is what it was at the fork, or was None or a pool then. What was not there at the fork and cannot be sent,
- * such as the pool itself, is left out of methods: a class by value has methods that run in the parent alone.
+ * Functions by value get the worker's value of what the initializer assigns, and of what cannot be sent (a lock, an
+ * open file) and is what it was at the fork, or was None or a pool then. What was not there at the fork and cannot be
+ * sent, such as the pool itself, is left out of methods: a class by value has methods that run in the parent alone.
  *
  * From a worker to the parent, what is in the table goes as a number always.
  *

@@ -2,8 +2,8 @@
 /*
  * save_sets.c - set and frozenset.
  *
- * Plain data has its members in the order of their hashes, as pickle writes them. Within what travels by value, for which
- * one definition is to give one stream, they stand in an order that what they are gives (save_class.c).
+ * Plain data has its members in the order of their hashes, as pickle writes them. Within what travels by value, for
+ * which one definition is to give one stream, they stand in an order that what they are gives (save_class.c).
  *
  * Saving a member may run user code: a set that has changed its size meanwhile raises RuntimeError, as in pickle.
  */
