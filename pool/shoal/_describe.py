@@ -21,6 +21,7 @@ from types import MemberDescriptorType
 from typing import Any
 
 from shoal import _describe_files, _describe_typing, _ext, _rebuild
+from shoal._rebuild_type_parameter import one_text
 
 __all__ = ["find_describer", "single_dispatch"]
 
@@ -40,6 +41,8 @@ def _lru_cache(wrapper: Any, protocol: int) -> Reduced | str | None:
         return name
     parameters = wrapper.cache_parameters()
     state = {key: value for key, value in wrapper.__dict__.items() if key != "cache_parameters"}
+    if "__module__" in state:
+        state["__module__"] = one_text(state["__module__"])
     return _rebuild._lru_cache, (wrapper.__wrapped__, parameters["maxsize"], parameters["typed"]), state
 
 
@@ -48,7 +51,7 @@ def single_dispatch(function: Any, protocol: int) -> Reduced:
     default = function.__wrapped__
     registered = [pair for pair in function.registry.items() if pair != (object, default)]
     names = "__module__", "__name__", "__qualname__", "__doc__"
-    attributes = {name: getattr(function, name) for name in names}
+    attributes = {name: one_text(getattr(function, name)) for name in names}
     attributes.update({name: value for name, value in function.__dict__.items() if name not in _DISPATCHER_MACHINERY})
     return _rebuild._single_dispatch, (default,), (registered, attributes), None, None, _rebuild._fill_single_dispatch
 

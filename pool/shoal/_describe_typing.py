@@ -7,6 +7,7 @@ import typing
 from typing import Any
 
 from shoal import _ext, _rebuild, _rebuild_objects
+from shoal._rebuild_type_parameter import one_text
 
 __all__ = ["EXACTLY"]
 
@@ -18,7 +19,7 @@ def _new_type(kind: Any, protocol: int) -> Reduced | str:
         name: str = kind.__reduce__()
         return name
     number = _rebuild_objects._place(kind, kind.__module__, kind.__qualname__)
-    return _rebuild._new_type, (kind.__name__, kind.__supertype__, kind.__module__, kind.__qualname__, number)
+    return _rebuild._new_type, (kind.__name__, kind.__supertype__, one_text(kind.__module__), kind.__qualname__, number)
 
 
 def _forward_reference(reference: typing.ForwardRef, protocol: int) -> Reduced:
@@ -36,7 +37,7 @@ def _type_alias(alias: Any, protocol: int) -> Reduced | str:
         return name
     box: list[Any] = []  # in the pickle, too: filled when the alias is there
     owned = _rebuild_objects._is_its_owners(alias)
-    arguments = alias.__name__, alias.__module__, alias.__type_params__, owned, box
+    arguments = alias.__name__, one_text(alias.__module__), alias.__type_params__, owned, box
     return _rebuild._type_alias, arguments, (box, alias.__value__), None, None, _rebuild._fill_type_alias
 
 

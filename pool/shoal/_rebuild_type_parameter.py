@@ -36,6 +36,11 @@ def _renew_lock() -> None:
 os.register_at_fork(after_in_child=_renew_lock)
 
 
+def one_text(text: Any) -> Any:
+    """Of equal names of modules, which one it is depends on who imported what: for the pickler they are one."""
+    return sys.intern(text) if type(text) is str else text
+
+
 def _place(value: Any) -> str:
     """What a bound or constraint is called, without addresses."""
     if isinstance(value, type):
@@ -81,11 +86,11 @@ def _describe_type_parameter(parameter: Any) -> tuple[Any, ...] | None:
     late = _is_late(kind, constraints, keywords)
     made_of = kind, parameter.__name__, len(constraints) if late else constraints
     if not late:
-        return _type_parameter, (*made_of, keywords, parameter.__module__, identity)
+        return _type_parameter, (*made_of, keywords, one_text(parameter.__module__), identity)
     state: dict[str, Any] = {"constraints": constraints}
     state.update((name, keywords[name]) for name in ("bound", "default") if name in keywords)
     blank = {name: None if name in state else value for name, value in keywords.items()}
-    arguments = *made_of, blank, parameter.__module__, identity
+    arguments = *made_of, blank, one_text(parameter.__module__), identity
     return _type_parameter, arguments, state, None, None, _fill_type_parameter
 
 

@@ -19,6 +19,18 @@ DEFINITIONS = {
             return f
         it = make(5, "closure")
     """,
+    "what names the module besides a function of it": """
+        import contextlib, functools, typing
+        N, P = typing.NewType("N", int), typing.ParamSpec("P")
+        def f(x: N): return x
+        @functools.lru_cache
+        def cached(x): return x
+        @contextlib.contextmanager
+        def manager(): yield
+        @manager()
+        def decorated(): return 1
+        it = [N, P, f, cached, decorated]
+    """,
     "sets in code": """
         def it(x):
             def inner(y): return y in {"p", "q", "r", ("s", 1), 2.5, None}
