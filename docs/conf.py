@@ -15,7 +15,11 @@ html_theme = "furo"
 html_title = f"Shoal {version}"
 html_show_sphinx = False
 myst_heading_anchors = 4
-autodoc_default_options = {"members": True, "inherited-members": "Exception,BaseException", "show-inheritance": True}
+autodoc_default_options = {
+    "members": True,
+    "inherited-members": "Exception,BaseException,OSError",  # those of others, but not what every exception has
+    "show-inheritance": True,
+}
 autodoc_member_order = "groupwise"
 autodoc_typehints = "none"
 add_module_names = False
