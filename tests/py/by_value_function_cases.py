@@ -230,6 +230,54 @@ CASES = {
         """,
         "assert it[0]() == (5, -1) and it[1]() == 5 and it[0].__builtins__ is it[1].__builtins__",
     ),
+    "what a namespace says of its module": (
+        """
+        import types
+        module, bare = types.ModuleType("pack.mod"), types.ModuleType("bare")
+        module.__package__, module.__path__, module.__file__ = "pack", ["/p"], "/p/x.py"
+        for made in (module, bare): exec("def it(): return globals()", vars(made))
+        it = module.it, bare.it
+        """,
+        """
+        found = it[0]()
+        assert (found["__name__"], found["__package__"], found["__path__"]) == ("pack.mod", "pack", ["/p"])
+        assert found["__file__"] == "/p/x.py"
+        assert it[1]()["__name__"] == "bare" and "__file__" not in it[1]() and "__path__" not in it[1]()
+        """,
+    ),
+    "what is captured is the object that the rest of the pickle has": (
+        """
+        shared = [1]
+        def f(): return shared
+        def make():
+            inner = {"x": shared}
+            return lambda: inner
+        closure = make()
+        it = shared, f, closure, closure(), f, [f]
+        """,
+        """
+        shared, f, closure, inner, again, listed = it
+        assert f() is shared and closure() is inner and inner["x"] is shared and again is f is listed[0]
+        """,
+    ),
+    "globals that are assigned, deleted or not there yet": (
+        """
+        a = b = c = d = 1
+        attribute = open("/dev/null")
+        def it(o=type("O", (), {"attribute": 5})):
+            global b, c
+            b = a + 1
+            if b == 0: del c
+            def inner():
+                def deeper(): return d
+                return deeper()
+            return b, c, inner(), o.attribute, [missing for _ in range(0)]
+        """,
+        """
+        assert it() == (2, 1, 1, 5, [])
+        assert {name for name in it.__globals__ if not name.startswith("__")} == {"a", "b", "c", "d"}
+        """,
+    ),
     "the reader's builtins": (
         "def it(): return len",
         "import builtins\nassert it.__builtins__ is it.__globals__['__builtins__'] is vars(builtins)",
