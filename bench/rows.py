@@ -10,6 +10,7 @@ import rows_limits
 import rows_native
 import rows_plain
 import rows_pool
+import rows_shared
 import rows_workers
 
 
@@ -23,5 +24,6 @@ def all_rows() -> frame.Registry:
     rows_plain.add_to(registry)
     rows_by_value.add_to(registry)
     rows_arrays.add_to(registry)
+    rows_shared.add_to(registry)
     rows_native.add_to(registry)
     return registry
