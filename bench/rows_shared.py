@@ -146,7 +146,7 @@ def memory_with(make_shared, function, beside: int) -> Iterator[frame.Rounds]:
 
 def add_to(registry: frame.Registry) -> None:
     same = functools.partial(sharing, nothing, read_own)
-    fields = {"operations": TASKS, "unit": "us", "rounds": 10, "group": "shared"}
+    fields = {"operations": TASKS, "unit": "us", "rounds": 10, "group": "pool"}
     without = "an array of their own"
     sides = [
         ("array-bound", shared_array, read_some, as_bound_argument),
@@ -179,6 +179,6 @@ def add_to(registry: frame.Registry) -> None:
             unit="ms",
             rounds=5,
             round_seconds=0.0,
-            group="shared",
+            group="pool",
             goal=1 / 1.05,
         )
