@@ -63,8 +63,6 @@ static int list_attributes(struct shoal_encoder *e, PyFunctionObject *f, struct 
 {
     struct shoal_state_names *names = &e->state->names;
     PyCodeObject *code = (PyCodeObject *)f->func_code;
-    if (f->func_module && PyUnicode_CheckExact(f->func_module))
-        PyUnicode_InternInPlace(&f->func_module); /* as seed_namespace does, for the same reason */
     PyObject *module = f->func_module ? f->func_module : Py_None;
     PyObject *implied_module = PyDict_GetItemWithError(f->func_globals, names->name); /* borrowed */
     PyErr_Clear();

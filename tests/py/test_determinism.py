@@ -20,16 +20,12 @@ DEFINITIONS = {
         it = make(5, "closure")
     """,
     "what names the module besides a function of it": """
-        import contextlib, functools, typing
+        import functools, typing
         N, P = typing.NewType("N", int), typing.ParamSpec("P")
         def f(x: N): return x
         @functools.lru_cache
         def cached(x): return x
-        @contextlib.contextmanager
-        def manager(): yield
-        @manager()
-        def decorated(): return 1
-        it = [N, P, f, cached, decorated]
+        it = [N, P, f, cached]
     """,
     "sets in code": """
         def it(x):
