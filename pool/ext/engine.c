@@ -152,14 +152,15 @@ static int make_private(struct engine *engine)
     return error < 0 ? raise_error(error, "cannot make the pipe that ends the workers with us") : 0;
 }
 
-/* Holder ids that no living pool of this process uses. */
+/* Holder ids that no pool of this process uses, be it one that another thread is ending: it forgets them at last. */
 static int choose_holders(struct engine *engine)
 {
     unsigned first = 0;
     for (bool clash = true; clash;) {
         clash = false;
         for (struct engine *other = engine->state->engines; other != NULL; other = other->next) {
-            if (other == engine || other->dead || other->epoch != engine->epoch ||
+            bool unmapped = other->dead && other->queue == NULL;
+            if (other == engine || unmapped || other->epoch != engine->epoch ||
                 first >= other->first_holder + other->worker_count ||
                 first + engine->worker_count <= other->first_holder)
                 continue;

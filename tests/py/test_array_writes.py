@@ -401,3 +401,38 @@ def test_a_worker_with_too_many_mappings_goes_on(fresh_python):
         """
     )
     assert done.stdout == "True\nTrue 100000.0 100000.0\n"
+
+
+# ---- what a worker inherited ----
+
+inherited = None
+
+
+def total_of_inherited(_=None):
+    return float(inherited.sum())
+
+
+class EndsItsPool:
+    """Ends the pool that sends it, and starts another one, while it is being pickled."""
+
+    def __init__(self, pool):
+        self.pool = pool
+        self.others = []
+
+    def __reduce__(self):
+        self.pool.terminate()
+        self.others.append(shoal.Pool(1))
+        return int, ()
+
+
+def test_memory_that_a_worker_inherited_is_its_own_though_a_pool_ends_when_its_pool_begins():
+    global inherited
+    inherited = shoal.array(np.full(100_000, 7.0))
+    ends = EndsItsPool(shoal.Pool(1))
+    with pytest.raises(shoal.PoolTerminated):
+        ends.pool.apply(float, (ends,))
+    with ends.others[0] as pool:
+        inherited = None
+        overwritten = [shoal.array(np.full(100_000, 1.0)) for _ in range(8)]
+        assert pool.apply(total_of_inherited) == 700_000.0
+        del overwritten
