@@ -6,11 +6,14 @@
  * Before: the child is noted as a holder of every block that Python can see here, so that none is used again for
  * something else while the child may look at it. A worker's hold ends when it says so or dies. Somebody else's child
  * holds the write end of a pipe: when our end reads its end, the child and its descendants are gone.
+ * That is the C library's hook (pthread_atfork), not Python's: between Python's hooks and the fork other code may
+ * run, and what it makes then, the child has too, and would keep a private view of memory that is used again.
  * In the child: pools of the parent cannot be used (their methods say so), their descriptors are closed, and the arrays
  * that it inherited are its own: what it writes there nobody else sees.
  */
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include "worker.h"
@@ -99,28 +102,67 @@ static void hold_all(struct module_state *state, unsigned holder)
     }
 }
 
-PyObject *module_before_fork(PyObject *module, PyObject *Py_UNUSED(unused))
+static void note_child(struct module_state *state)
 {
-    struct module_state *state = PyModule_GetState(module);
     foreign_reap(state);
     struct engine *engine = forking_engine(state);
     if (engine != NULL)
         hold_all(state, engine->first_holder + (unsigned)engine->forking_index);
     else if (!foreign_add(state))
         hold_all(state, HOME_UNWATCHED_HOLDER);
-    Py_RETURN_NONE;
 }
 
-PyObject *module_after_fork_parent(PyObject *module, PyObject *Py_UNUSED(unused))
+static void close_write_ends(struct module_state *state)
 {
-    struct module_state *state = PyModule_GetState(module);
     for (struct foreign *foreign = state->foreign; foreign != NULL; foreign = foreign->next) {
         if (foreign->write_fd < 0 || foreign->thread != PyThread_get_thread_ident())
             continue;
         close(foreign->write_fd);
         foreign->write_fd = -1;
     }
-    Py_RETURN_NONE;
+}
+
+/* ---- the C library's hooks ---- */
+
+#define MODULES_KEY "shoal._ext.forked" /* in the interpreter's dict: a list, for who imports it once more */
+
+/* Who forks without the GIL cannot be served; no Python code runs in between. */
+static void for_each_state(void (*act)(struct module_state *state))
+{
+    if (!Py_IsInitialized() || !PyGILState_Check() || PyInterpreterState_Get() != PyInterpreterState_Main())
+        return;
+    PyObject *dict = PyInterpreterState_GetDict(PyInterpreterState_Get()); /* borrowed */
+    PyObject *modules = dict == NULL ? NULL : PyDict_GetItemString(dict, MODULES_KEY);
+    for (Py_ssize_t i = 0; modules != NULL && i < PyList_GET_SIZE(modules); i++)
+        act(PyModule_GetState(PyList_GET_ITEM(modules, i)));
+}
+
+static void before_fork(void)
+{
+    for_each_state(note_child);
+}
+
+static void after_fork_in_parent(void)
+{
+    for_each_state(close_write_ends);
+}
+
+int fork_hooks_add(PyObject *module)
+{
+    PyObject *dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
+    PyObject *modules = dict == NULL ? NULL : PyDict_GetItemString(dict, MODULES_KEY);
+    if (modules != NULL)
+        return PyList_Append(modules, module);
+    modules = dict == NULL ? NULL : PyList_New(0);
+    int error = modules == NULL ? -1 : PyList_Append(modules, module);
+    if (error == 0)
+        error = PyDict_SetItemString(dict, MODULES_KEY, modules);
+    Py_XDECREF(modules);
+    if (error == 0 && pthread_atfork(before_fork, after_fork_in_parent, NULL) != 0) {
+        PyErr_NoMemory();
+        error = -1;
+    }
+    return error;
 }
 
 /* In the child: it keeps the write end of its own pipe for as long as it lives; the rest is the parent's. */

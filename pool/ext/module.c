@@ -110,22 +110,18 @@ static PyObject *module_code_globals(PyObject *module, PyObject *code)
 
 static int register_at_fork(PyObject *module)
 {
+    if (fork_hooks_add(module) < 0)
+        return -1;
     PyObject *os = PyImport_ImportModule("os");
     PyObject *hook = os == NULL ? NULL : PyObject_GetAttrString(os, "register_at_fork");
-    PyObject *before = PyObject_GetAttrString(module, "_before_fork");
     PyObject *after = PyObject_GetAttrString(module, "_after_fork_child");
-    PyObject *parent = PyObject_GetAttrString(module, "_after_fork_parent");
     PyObject *args = PyTuple_New(0);
-    PyObject *kwargs = NULL;
-    if (before != NULL && after != NULL && parent != NULL)
-        kwargs = Py_BuildValue("{sOsOsO}", "before", before, "after_in_child", after, "after_in_parent", parent);
+    PyObject *kwargs = after == NULL ? NULL : Py_BuildValue("{sO}", "after_in_child", after);
     PyObject *result = hook == NULL || args == NULL || kwargs == NULL ? NULL : PyObject_Call(hook, args, kwargs);
     int error = result == NULL ? -1 : 0;
     Py_XDECREF(os);
     Py_XDECREF(hook);
-    Py_XDECREF(before);
     Py_XDECREF(after);
-    Py_XDECREF(parent);
     Py_XDECREF(args);
     Py_XDECREF(kwargs);
     Py_XDECREF(result);
@@ -273,8 +269,6 @@ static PyMethodDef module_methods[] = {
     {"_code_globals", module_code_globals, METH_O,
      PyDoc_STR("_code_globals($module, code, /)\n--\n\n"
                "The global names that a code object, or code nested in it, uses: a tuple.")},
-    {"_before_fork", module_before_fork, METH_NOARGS, PyDoc_STR("Registered with os.register_at_fork.")},
-    {"_after_fork_parent", module_after_fork_parent, METH_NOARGS, PyDoc_STR("Registered with os.register_at_fork.")},
     {"_after_fork_child", module_after_fork_child, METH_NOARGS, PyDoc_STR("Registered with os.register_at_fork.")},
     {NULL, NULL, 0, NULL},
 };

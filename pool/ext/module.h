@@ -67,9 +67,9 @@ int module_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type
 
 extern PyType_Spec engine_spec, item_spec, submitter_spec, group_spec, block_spec, view_spec;
 
-/* fork.c: what must happen around any fork of this process (registered with os.register_at_fork). */
-PyObject *module_before_fork(PyObject *module, PyObject *unused);
-PyObject *module_after_fork_parent(PyObject *module, PyObject *unused);
+/* fork.c: what must happen around any fork of this process. */
+int fork_hooks_add(PyObject *module); /* once: 0 or -1 with an exception */
+/* Registered with os.register_at_fork. */
 PyObject *module_after_fork_child(PyObject *module, PyObject *unused);
 /* Give back what children held that have ended. One comparison when there are none. */
 void foreign_reap(struct module_state *state);

@@ -436,3 +436,30 @@ def test_memory_that_a_worker_inherited_is_its_own_though_a_pool_ends_when_its_p
         overwritten = [shoal.array(np.full(100_000, 1.0)) for _ in range(8)]
         assert pool.apply(total_of_inherited) == 700_000.0
         del overwritten
+
+
+def test_memory_that_is_made_last_before_a_fork_is_the_workers_own_as_well(fresh_python):
+    done = fresh_python(
+        """
+        import os, sys, numpy as np
+        def make():  # runs after the hooks of whatever is imported below
+            if len(sys.arrays) < 2:
+                sys.arrays.append(shoal.array(np.full(100_000, 7.0)))
+        sys.arrays = []
+        os.register_at_fork(before=make)
+        import shoal
+        def totals(_):
+            return [float(array.sum()) for array in sys.arrays]
+        ready, go = os.pipe()
+        with shoal.Pool(1) as pool:
+            pid = os.fork()  # and in a child that is not ours
+            if pid == 0:
+                os.read(ready, 1)
+                os._exit(totals(0) != [700_000.0, 700_000.0])
+            del sys.arrays[:]
+            overwritten = [shoal.array(np.full(100_000, 1.0)) for _ in range(8)]
+            os.write(go, b"x")
+            print(pool.apply(totals, (0,)), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        """
+    )
+    assert done.stdout == "[700000.0] 0\n"
