@@ -144,13 +144,7 @@ class ProcessPoolExecutor(_ext.Submitter, concurrent.futures.Executor):  # submi
         concurrent.futures.TimeoutError
             From the iterator: see `timeout`.
         """
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        if buffersize is not None:
-            if not isinstance(buffersize, int):
-                raise TypeError("buffersize must be an integer or None")
-            if buffersize < 1:
-                raise ValueError("buffersize must be None or > 0")
+        _check_sizes(chunksize, buffersize)
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._engine is None:
             self._start()
@@ -390,6 +384,17 @@ def _each(results: RetriedIterator, deadline: float | None) -> Iterator[Any]:
                 raise concurrent.futures.TimeoutError from None
     finally:
         results.cancel()
+
+
+def _check_sizes(chunksize: int, buffersize: int | None) -> None:
+    if chunksize < 1:
+        raise ValueError("chunksize must be >= 1.")
+    if buffersize is None:
+        return
+    if not isinstance(buffersize, int):
+        raise TypeError("buffersize must be an integer or None")
+    if buffersize < 1:
+        raise ValueError("buffersize must be None or > 0")
 
 
 def _results(group: _ext.Group, lifetime: Lifetime, deadline: float | None) -> Iterator[Any]:
