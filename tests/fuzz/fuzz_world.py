@@ -322,8 +322,18 @@ def refuse(event, args):
     raise PermissionError(event)
 
 
+def no_pool(*_args):
+    raise extension.UnpicklingError("there is no pool, and no shared memory")
+
+
 def prepare_rebuild():
-    """shoal._rebuild, without the rest of the package: it needs the pickler's own part of the extension only."""
+    """shoal._rebuild, without the rest of the package: it needs the pickler's own part of the extension only, and what
+    opens shared objects.
+    """
+    extension._unpack = no_pool
+    shared = types.ModuleType("shoal._shared")
+    shared._find_shared = shared._shared = shared._shared_at = no_pool
+    sys.modules["shoal._shared"] = shared
     package = types.ModuleType("shoal")
     package.__path__ = [str(pathlib.Path(__file__).parents[2] / "pool" / "shoal")]
     sys.modules["shoal"] = package
