@@ -7,6 +7,8 @@
  */
 #include "engine.h"
 
+#include <signal.h>
+
 #include "group.h"
 
 #define NO_POOL_KEEPS_BYTES (UINT64_C(8) << 20) /* so that the next pool starts in warm memory */
@@ -52,6 +54,24 @@ void engines_memory_freed(struct module_state *state, uint64_t bytes)
         shoal_arena_trim(state->home->arena, NO_POOL_KEEPS_BYTES);
 }
 
+/* Workers that nobody buries any more. One may have been started while another thread ended the pool. */
+static void end_workers_left(struct engine *engine)
+{
+    for (unsigned i = 0; engine->workers != NULL && i < engine->worker_count; i++) {
+        struct shoal_peer *peer = &engine->workers[i].peer;
+        struct shoal_peer_exit end;
+        if (peer->pidfd < 0)
+            continue;
+        shoal_peer_signal(peer, SIGKILL);
+        int error;
+        Py_BEGIN_ALLOW_THREADS
+        error = shoal_peer_wait(peer, -1);
+        Py_END_ALLOW_THREADS
+        if (error >= 0)
+            shoal_peer_reap(peer, &end);
+    }
+}
+
 void engine_destroy(struct engine *engine)
 {
     if (engine->dead)
@@ -62,6 +82,8 @@ void engine_destroy(struct engine *engine)
     engine_wake_waiting(engine);
     if (engine->queue != NULL && engine->epoch == engine->state->fork_epoch)
         engine_await_nobody_inside(engine);
+    if (engine->epoch == engine->state->fork_epoch)
+        end_workers_left(engine);
     engine_free_waiters(engine);
     shoal_lifeline_close(&engine->lifeline);
     engine_discard_later(engine, engine->start); /* with the descriptors that it keeps for workers to be started */
@@ -275,11 +297,7 @@ void engine_dealloc(struct engine *engine)
     bool ours = engine->epoch == engine->state->fork_epoch;
     if (ours && !engine->dead && engine->workers != NULL) { /* dropped without close: nobody wants results */
         engine_kill_workers(engine);
-        for (unsigned i = 0; i < engine->worker_count; i++) {
-            struct shoal_peer_exit end;
-            if (engine->workers[i].peer.pidfd >= 0 && shoal_peer_wait(&engine->workers[i].peer, -1) >= 0)
-                shoal_peer_reap(&engine->workers[i].peer, &end);
-        }
+        end_workers_left(engine);
         if (engine->queue != NULL && engine->entries != NULL)
             engine_fail_all(engine, PyExc_RuntimeError);
     }

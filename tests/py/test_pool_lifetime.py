@@ -249,3 +249,37 @@ def test_an_exception_in_the_with_block_passes(tmp_path):
     with pytest.raises(LookupError, match="mine"), shoal.Pool(2) as pool:
         pool.map_async(time.sleep, [100] * 4)
         raise LookupError("mine")
+
+
+def test_a_worker_whose_start_is_under_way_while_another_thread_ends_the_pool_ends_too(fresh_python):
+    done = fresh_python(
+        """
+        import os, signal, threading, time
+        forking = threading.Event()
+        def hold_up():  # the fork that replaces the worker, until the pool has ended
+            if started:
+                started.clear()
+                forking.set()
+                while not has_ended():
+                    time.sleep(0.001)
+        def has_ended():
+            try:
+                pool._engine.submit(shoal._ext.Item(), int, (), None)
+            except shoal.PoolTerminated:
+                return True
+            return False
+        started = []
+        os.register_at_fork(before=hold_up)
+        import shoal
+        pool = shoal.Pool(1)
+        waiter = threading.Thread(target=pool.apply_async(time.sleep, (100,)).wait)
+        waiter.start()
+        started.append(True)
+        os.kill(pool._pool[0].pid, signal.SIGKILL)
+        forking.wait()
+        pool.terminate()
+        waiter.join()
+        print(repr(open(f"/proc/self/task/{os.getpid()}/children").read()))
+        """
+    )
+    assert done.stdout == "''\n"
