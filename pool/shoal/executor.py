@@ -371,17 +371,23 @@ def _submit_limited(
     return future
 
 
+def _take(take: Callable[[float | None], Any], deadline: float | None) -> Any:
+    """`take(seconds left)`; who waits for an executor is told of the deadline by concurrent.futures' own error."""
+    try:
+        return take(None if deadline is None else max(0.0, deadline - time.monotonic()))
+    except multiprocessing.TimeoutError as error:
+        if isinstance(error, TaskTimeout):
+            raise
+        raise concurrent.futures.TimeoutError from None
+
+
 def _each(results: RetriedIterator, deadline: float | None) -> Iterator[Any]:
     try:
         while True:
             try:
-                yield results.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                yield _take(results.next, deadline)
             except StopIteration:
                 return
-            except multiprocessing.TimeoutError as error:
-                if isinstance(error, TaskTimeout):
-                    raise
-                raise concurrent.futures.TimeoutError from None
     finally:
         results.cancel()
 
@@ -400,15 +406,10 @@ def _check_sizes(chunksize: int, buffersize: int | None) -> None:
 def _results(group: _ext.Group, lifetime: Lifetime, deadline: float | None) -> Iterator[Any]:
     try:
         while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                value = [group.next(left)]
+                value = [_take(group.next, deadline)]
             except StopIteration:
                 return
-            except multiprocessing.TimeoutError as error:
-                if isinstance(error, TaskTimeout):
-                    raise
-                raise concurrent.futures.TimeoutError from None
             yield value.pop()  # the one who gets it is the only one who holds it
     finally:
         # Closed early, or an element raised: nobody takes the rest.
