@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the tests of pools and executors let workers do, and how long they wait for an answer that must come."""
 
+import faulthandler
 import os
+import resource
 import signal
+import sys
+import threading
 import time
 
 TIMEOUT = 60
@@ -29,6 +33,28 @@ def kill_self():
 
 def works(pool):
     return pool.map(square, range(10)) == [x * x for x in range(10)] and pool.apply(square, (3,)) == 9
+
+
+def overrun_the_stack():
+    faulthandler.disable()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    resource.setrlimit(resource.RLIMIT_STACK, (64 << 10, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+    sys.setrecursionlimit(10**6)
+    nested = []
+    for _ in range(9000):
+        nested = [nested]
+    return repr(nested)
+
+
+class Unpicklable(Exception):
+    def __init__(self, text):
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+class FailsToLoad:
+    def __reduce__(self):
+        return (int, ("no number",))
 
 
 class Gate:

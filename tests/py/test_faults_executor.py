@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 import shoal
-from tasks import TIMEOUT, kill_self, square
+from tasks import TIMEOUT, FailsToLoad, Unpicklable, kill_self, square
 
 pytestmark = [pytest.mark.leakcheck, pytest.mark.usefixtures("doorbell")]
 
@@ -43,17 +43,6 @@ def test_bare_base_exceptions_are_delivered(executor, kind):
     with pytest.raises(kind, match="from the task"):
         future.result()
     assert works(executor)
-
-
-class Unpicklable(Exception):
-    def __init__(self, text):
-        super().__init__(text)
-        self.lock = threading.Lock()
-
-
-class FailsToLoad:
-    def __reduce__(self):
-        return (int, ("no number",))
 
 
 def test_what_cannot_travel_is_the_futures_exception(executor):

@@ -15,7 +15,7 @@ import time
 import pytest
 
 import shoal
-from tasks import TIMEOUT, kill_self, square, works
+from tasks import TIMEOUT, FailsToLoad, Unpicklable, kill_self, overrun_the_stack, square, works
 
 METHODS = ["spawn", "forkserver"]
 DOORBELLS = ["uring", "uring-eventfd", "semaphore"]
@@ -51,20 +51,6 @@ def test_bare_base_exceptions_are_delivered(pool, kind):
     assert works(pool)
 
 
-def overrun_the_stack():
-    import faulthandler
-    import resource
-
-    faulthandler.disable()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    resource.setrlimit(resource.RLIMIT_STACK, (64 << 10, resource.getrlimit(resource.RLIMIT_STACK)[1]))
-    sys.setrecursionlimit(10**6)
-    nested = []
-    for _ in range(9000):
-        nested = [nested]
-    return repr(nested)
-
-
 def test_deaths_cost_the_call_that_ran_alone(pool):
     neighbour = pool.apply_async(square, (5,))
     with pytest.raises(shoal.WorkerLost, match="SIGKILL"):
@@ -88,17 +74,6 @@ def test_a_death_in_a_batch_costs_the_element_that_was_running(pool):
     with pytest.raises(shoal.WorkerLost):
         next(results)
     assert list(results) == [4, 5, 6, 7]
-
-
-class Unpicklable(Exception):
-    def __init__(self, text):
-        super().__init__(text)
-        self.lock = threading.Lock()
-
-
-class FailsToLoad:
-    def __reduce__(self):
-        return (int, ("no number",))
 
 
 def test_what_cannot_travel_is_described(pool):

@@ -3,18 +3,15 @@
 """Workers that die, stop or never start: their task has a clear error, the others go on, nobody hangs."""
 
 import contextlib
-import faulthandler
 import os
-import resource
 import signal
-import sys
 import threading
 import time
 
 import pytest
 
 import shoal
-from tasks import TIMEOUT, kill_self, square, works
+from tasks import TIMEOUT, kill_self, overrun_the_stack, square, works
 
 pytestmark = [pytest.mark.leakcheck, pytest.mark.usefixtures("doorbell")]
 
@@ -78,18 +75,8 @@ def test_a_task_that_calls_os_exit(pool):
 
 
 def test_a_task_that_overruns_the_stack(pool):
-    def overrun():
-        faulthandler.disable()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-        resource.setrlimit(resource.RLIMIT_STACK, (64 << 10, resource.getrlimit(resource.RLIMIT_STACK)[1]))
-        sys.setrecursionlimit(10**6)
-        nested = []
-        for _ in range(9000):
-            nested = [nested]
-        return repr(nested)
-
     with pytest.raises(shoal.WorkerLost) as caught:
-        pool.apply(overrun)
+        pool.apply(overrun_the_stack)
     assert caught.value.signal in (signal.SIGSEGV, signal.SIGABRT)
     assert works(pool)
 
