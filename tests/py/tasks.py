@@ -35,6 +35,18 @@ def works(pool):
     return pool.map(square, range(10)) == [x * x for x in range(10)] and pool.apply(square, (3,)) == 9
 
 
+def running_workers(pool):
+    """Return the workers of `pool` once all of them run, with those in the place of dead ones."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        workers = pool._pool
+        if all(worker.is_alive() for worker in workers):
+            return workers
+        assert time.monotonic() < deadline, f"do not run: {[worker for worker in workers if not worker.is_alive()]}"
+        pool._repopulate_pool()
+        time.sleep(0.01)
+
+
 def overrun_the_stack():
     faulthandler.disable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

@@ -15,7 +15,7 @@ import pytest
 import shoal
 from processes import wait_until_gone
 from shoal import _spawn
-from tasks import TIMEOUT, kill_self, square, works
+from tasks import TIMEOUT, kill_self, running_workers, square, works
 
 OTHERS = pytest.mark.parametrize("method", ["spawn", "forkserver"])
 
@@ -85,10 +85,12 @@ def test_a_worker_is_replaced_when_the_forkserver_died_too(no_main):
         assert works(pool)
         pid = forkserver._forkserver._forkserver_pid
         os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # a signal that was sent has not yet ended anybody
         with pytest.raises(shoal.WorkerLost, match="is gone") as caught:
             pool.apply(kill_self)
         assert (caught.value.signal, caught.value.exit_code) == (None, None)
         assert works(pool)
+        assert len(running_workers(pool)) == 2
         assert forkserver._forkserver._forkserver_pid != pid
 
 
