@@ -30,6 +30,7 @@ from shoal.explain import explain, explain_stream
 if TYPE_CHECKING:
     from shoal import cloudpickle
     from shoal._cpus import usable_cpus
+    from shoal._current import CurrentWorker, current_worker
     from shoal._results import AsyncResult, IMapIterator, MapResult
     from shoal.errors import (
         ArgumentDecodingError,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArgumentDecodingError",
     "AsyncResult",
+    "CurrentWorker",
     "Future",
     "IMapIterator",
     "MapResult",
@@ -68,6 +70,7 @@ __all__ = [
     "__version__",
     "array",
     "cloudpickle",
+    "current_worker",
     "dump",
     "dumps",
     "empty",
@@ -88,6 +91,7 @@ __all__ = [
 _LATER = {
     "ArgumentDecodingError": "shoal.errors",
     "AsyncResult": "shoal.pool",
+    "CurrentWorker": "shoal._current",
     "Future": "shoal.future",
     "IMapIterator": "shoal.pool",
     "MapResult": "shoal.pool",
@@ -100,6 +104,7 @@ _LATER = {
     "TaskStopped": "shoal.errors",
     "TaskTimeout": "shoal.errors",
     "WorkerLost": "shoal.errors",
+    "current_worker": "shoal._current",
     "usable_cpus": "shoal._cpus",
 }
 _MODULES_LATER = {"cloudpickle", "errors", "executor", "future", "pool"}

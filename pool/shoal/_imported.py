@@ -10,7 +10,7 @@ import ast
 import sys
 import types
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from shoal import _ext
 from shoal._inherited import CachedFunction, Namespace, assigned_by, assigned_in, can_be_sent, is_a, main_namespace
@@ -21,12 +21,15 @@ EMPTY: dict[str, Callable[[], object]] = {"dict": dict, "list": list, "set": set
 Settled = dict[str, tuple[object, ...]]
 
 
-def let_import(engine: _ext.Engine, initializer: Callable[..., object] | None, path: str | None) -> None:
-    """Before the workers are started: note what they will have of `__main__`, which they import from this path."""
+def let_import(engine: _ext.Engine, called: Sequence[Callable[..., object]], path: str | None) -> None:
+    """Before the workers are started: note what they will have of `__main__`, which they import from this path.
+
+    called: what each calls by itself.
+    """
     namespace = main_namespace()
     if namespace is None:
         return
-    own = frozenset(assigned_by(namespace, initializer))
+    own = frozenset(assigned_by(namespace, called))
     engine.inherit(_ext.Imported(namespace, own, _settled(path), _assigned, can_be_sent), CachedFunction)
 
 

@@ -8,7 +8,7 @@ import dis
 import functools
 import multiprocessing.pool
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -20,12 +20,12 @@ CachedFunction: type = functools._lru_cache_wrapper
 Namespace = dict[str, Any]
 
 
-def let_inherit(engine: _ext.Engine, initializer: Callable[..., object] | None) -> None:
-    """Before the workers are forked: note what they will have of `__main__`."""
+def let_inherit(engine: _ext.Engine, called: Sequence[Callable[..., object]]) -> None:
+    """Before the workers are forked: note what they will have of `__main__`. called: what each calls by itself."""
     namespace = main_namespace()
     if namespace is None:
         return
-    own = sorted(assigned_by(namespace, initializer))
+    own = sorted(assigned_by(namespace, called))
     find = functools.partial(_uses, namespace)
     inherited = _ext.Inherited(namespace, list(_definitions(namespace)), own, find, can_be_sent, POOLS)
     engine.inherit(inherited, CachedFunction)
@@ -42,9 +42,9 @@ def is_a(value: object, *kinds: type) -> bool:
     return issubclass(type(value), kinds)
 
 
-def assigned_by(namespace: Namespace, initializer: Callable[..., object] | None) -> set[str]:
-    """The globals that an initializer assigns, itself or through what it uses of `__main__`."""
-    return _Use(namespace, initializer, type(initializer)).assigned
+def assigned_by(namespace: Namespace, called: Sequence[Callable[..., object]]) -> set[str]:
+    """The globals that these assign, themselves or through what they use of `__main__`."""
+    return _Use(namespace, *called, *map(type, called)).assigned
 
 
 def _definitions(namespace: Namespace) -> Iterator[object]:

@@ -14,7 +14,7 @@ import multiprocessing
 import operator
 import os
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +23,7 @@ from shoal._cpus import usable_cpus
 from shoal._inherited import let_inherit
 from shoal._spawn import SpawnStart
 from shoal._worker import ForkStart
+from shoal._worker_settings import WorkerSettings
 from shoal.errors import PoolTerminated, task_error
 
 if TYPE_CHECKING:
@@ -45,14 +46,12 @@ class Lifetime:
     def __init__(
         self,
         workers: int,
-        initializer: Callable[..., object] | None,
-        initargs: Iterable[Any],
-        max_tasks: int | None,
+        settings: WorkerSettings,
         method: str = "fork",
         task_error: Callable[..., BaseException] = task_error,
     ) -> None:
-        start = ForkStart(initializer, initargs) if method == "fork" else SpawnStart(method)
-        self.engine = _ext.Engine(workers, start, max_tasks or 0, task_error)
+        start = ForkStart(settings) if method == "fork" else SpawnStart(method, settings)
+        self.engine = _ext.Engine(workers, start, settings.max_tasks, task_error)
         self.tasks_ahead = max(TASKS_AHEAD_MIN, TASKS_AHEAD_PER_WORKER * workers)
         self.retrying: set[Retry] = set()
         self._closing = False
@@ -60,10 +59,10 @@ class Lifetime:
         self._bounded: weakref.WeakSet[_ext.Group] = weakref.WeakSet()
         try:
             if isinstance(start, SpawnStart):
-                start.prepare(self.engine, initializer, initargs)
+                start.prepare(self.engine)
                 self.engine.start()
             else:
-                let_inherit(self.engine, initializer)
+                let_inherit(self.engine, settings.functions.called())
                 with start.several():
                     self.engine.start()
         except BaseException:

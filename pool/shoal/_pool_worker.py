@@ -15,9 +15,9 @@ from shoal import _ext
 class PoolWorker:
     """What `Pool._pool` lists: a worker process as others look at it."""
 
-    def __init__(self, engine: _ext.Engine, index: int, pid: int) -> None:
+    def __init__(self, engine: _ext.Engine, index: int, pid: int, name: str) -> None:
         self._engine = engine
-        self.name = f"ShoalWorker-{index + 1}"
+        self.name = name
         self.pid = self.ident = pid or None  # None: it is being replaced
         self.daemon = False
 

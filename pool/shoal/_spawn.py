@@ -27,7 +27,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import context, forkserver, process, resource_tracker, spawn, util
 from multiprocessing.reduction import ForkingPickler
@@ -37,7 +37,7 @@ from shoal import _ext, _stop
 from shoal._imported import let_import, take_main
 from shoal._shared import Shared, reduce_for_start
 from shoal._worker import HELD_BACK, Parent, serve_and_exit, settle_in
-from shoal.errors import Payload, Stage, encode_error
+from shoal._worker_settings import WorkerSettings
 
 # What multiprocessing.spawn prepares before anything of Shoal can be imported; the rest when errors can be reported.
 FIRST = ("name", "authkey", "sys_path")
@@ -102,7 +102,8 @@ class Inheriting:
 class SpawnStart:
     """How a pool starts workers that are not its forks: called by the engine, also for replacements."""
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, settings: WorkerSettings) -> None:
+        self._settings = settings
         self._launch = _spawn if method == "spawn" else _ask_forkserver
         self._signal_mask = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
         self._descriptors = Descriptors()
@@ -110,26 +111,27 @@ class SpawnStart:
         self._setup = Descriptors()
         self._handles: list[Shared[Any]] = []  # of the initializer's arguments: they live as long as the pool
 
-    def prepare(self, engine: _ext.Engine, initializer: Callable[..., object] | None, initargs: Iterable[Any]) -> None:
+    def prepare(self, engine: _ext.Engine) -> None:
         """Before the first start: what all workers of this engine get."""
         rest = _preparation("")[1]  # raises in a worker that is importing its main module
         path = rest.get("init_main_from_path")
         if "init_main_from_name" in rest:
             path = getattr(sys.modules["__main__"], "__file__", None)
-        let_import(engine, initializer, path)
+        let_import(engine, self._settings.functions.called(), path)
         with self._inheriting.starting():
             reducers = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
             reducers = {**reducers, Shared: reduce_for_start(self._handles)}
-            setup = engine.dumps((initializer, tuple(initargs)), reducers)
+            setup = engine.dumps(self._settings.functions, reducers)
         with open(_memory(setup), "rb") as file:
             self._setup.add(file.fileno())
 
     def __call__(self, engine: _ext.Engine, index: int) -> int | tuple[int, int]:
         """Start worker `index`; return its pid, and for a child of the forkserver where to read its exit status."""
         handover, descriptors = engine.handover()
-        first, rest = _preparation(f"ShoalWorker-{index + 1}")
+        first, rest = _preparation(self._settings.worker_name(index))
         worker = SpawnedWorker()
         worker.index = index
+        worker.settings = self._settings.plain()
         worker.parent = Parent.current()
         worker.signal_mask = self._signal_mask
         worker.preparation = rest
@@ -144,6 +146,7 @@ class SpawnedWorker:
     """What `multiprocessing.spawn` unpickles and runs in the new process."""
 
     index: int
+    settings: WorkerSettings
     parent: Parent
     signal_mask: list[int]
     preparation: dict[str, Any]
@@ -151,7 +154,6 @@ class SpawnedWorker:
     engine_count: int
     descriptors: list[int]  # spawn: their numbers. forkserver: empty, they are what it has received
     messages: int = 0  # forkserver: more of them, in the socket that is the last one
-    _doing: Stage = "initializer"
 
     def _bootstrap(self, parent_sentinel: int) -> NoReturn:
         """Serve until told to stop. Never returns."""
@@ -159,14 +161,14 @@ class SpawnedWorker:
         def serve() -> int:
             os.close(parent_sentinel)
             received = self._receive()
-            settle_in(self.index, self.parent, self.signal_mask, forked=False)
+            settle_in(self.index, self.settings, self.parent, self.signal_mask, forked=False)
             engine = _ext.attach(self.handover, received[: self.engine_count], self.index)
             for number in received[: self.engine_count]:
                 os.close(number)
             setup, *Received.here = received[self.engine_count :]
-            return engine.work(self.index, lambda: self._set_up(engine, setup), self._encode_error, _stop.arm)
+            return engine.work(self.index, lambda: self._set_up(engine, setup), self.settings.encode_error, _stop.arm)
 
-        serve_and_exit(serve)
+        serve_and_exit(serve, self.settings)
 
     def _receive(self) -> list[int]:
         received = self.descriptors or list(forkserver.get_inherited_fds() or ())
@@ -178,27 +180,22 @@ class SpawnedWorker:
             os.set_inheritable(number, False)
         return received
 
-    def _encode_error(self, error: BaseException, stage: Stage, engine: _ext.Engine) -> Payload:
-        return encode_error(error, self._doing if stage == "initializer" else stage, engine)
-
     def _set_up(self, engine: _ext.Engine, setup: int) -> None:
         current = process.current_process()
         current._inheriting = True  # type: ignore[attr-defined]
         try:
-            self._doing = "main module"
+            self.settings.stage = "main module"
             spawn.prepare(self.preparation)
             take_main(engine)
-            self._doing = "initializer's arguments"
+            self.settings.stage = "initializer's arguments"
             with mmap.mmap(setup, 0, prot=mmap.PROT_READ) as stream:
-                initializer, initargs = engine.loads(stream)
+                self.settings.functions = engine.loads(stream)
         finally:
             del current._inheriting  # type: ignore[attr-defined]
             for number in (setup, *Received.here):
                 os.close(number)
             Received.here = []
-        self._doing = "initializer"
-        if initializer is not None:
-            initializer(*initargs)
+        self.settings.set_up()
 
 
 # ---- the two ways ----

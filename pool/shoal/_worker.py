@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
 
 from shoal import _stop
 from shoal._threads import python_warning_only_if_true, warn_before_fork
-from shoal.errors import encode_error
+from shoal._worker_settings import WorkerSettings
 
 if TYPE_CHECKING:
     from shoal._ext import Engine
@@ -73,10 +73,9 @@ class Common(NamedTuple):
 class ForkStart:
     """How a pool forks its workers: called by the engine as `start(engine, index)`, also for replacements."""
 
-    def __init__(self, initializer: Callable[..., object] | None, initargs: Iterable[Any]) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
         warn_before_fork()
-        self._initializer = initializer
-        self._initargs = tuple(initargs)
+        self._settings = settings
         # The mask of the thread that makes the pool; the one that forks a replacement may have blocked everything.
         self._signal_mask = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
         self._common: Common | None = None
@@ -116,22 +115,20 @@ class ForkStart:
         return pid
 
     def _become_worker(self, engine: Engine, index: int, common: Common) -> NoReturn:
+        settings = self._settings
+
         def serve() -> int:
-            settle_in(index, common.parent, self._signal_mask, forked=True, stdin=common.stdin)
-            return engine.work(index, self._set_up, encode_error, _stop.arm)
+            settle_in(index, settings, common.parent, self._signal_mask, forked=True, stdin=common.stdin)
+            return engine.work(index, settings.set_up, settings.encode_error, _stop.arm)
 
-        serve_and_exit(serve)
-
-    def _set_up(self) -> None:
-        if self._initializer is not None:
-            self._initializer(*self._initargs)
+        serve_and_exit(serve, settings)
 
 
 class WorkerProcess(process.BaseProcess):
     """What `multiprocessing.current_process()` is in a worker. Not a daemon: tasks may have processes of their own."""
 
-    def __init__(self, index: int, parent: Parent) -> None:
-        self._name = f"ShoalWorker-{index + 1}"
+    def __init__(self, index: int, name: str, parent: Parent) -> None:
+        self._name = name
         self._identity = (*parent.identity, index + 1)
         self._config = {**parent.config, "authkey": process.current_process().authkey}
         self._parent_pid = parent.pid
@@ -159,11 +156,13 @@ class ParentProcess(process._ParentProcess):  # type: ignore[name-defined, misc]
         pass
 
 
-def serve_and_exit(serve: Callable[[], int]) -> NoReturn:
+def serve_and_exit(serve: Callable[[], int], settings: WorkerSettings) -> NoReturn:
     """Run a worker's life and end the process with the code that it returns, or 1 and a traceback if it raises."""
     code = 1
     try:
         code = serve()
+        if code == 0:
+            settings.tear_down()
         leave()
     except BaseException:
         with suppress(BaseException):
@@ -174,7 +173,14 @@ def serve_and_exit(serve: Callable[[], int]) -> NoReturn:
         os._exit(code)
 
 
-def settle_in(index: int, parent: Parent, mask: Iterable[int], forked: bool, stdin: TextIO | None = None) -> None:
+def settle_in(
+    index: int,
+    settings: WorkerSettings,
+    parent: Parent,
+    mask: Iterable[int],
+    forked: bool,
+    stdin: TextIO | None = None,
+) -> None:
     """Make this process worker `index` of the pool of `parent`; `forked` from it, or started otherwise.
 
     stdin: what is to be `sys.stdin`, if it is there already.
@@ -192,8 +198,9 @@ def settle_in(index: int, parent: Parent, mask: Iterable[int], forked: bool, std
     if forked:
         atexit._clear()
         atexit.register(util._exit_function)  # type: ignore[attr-defined]
-    _become_current_process(index, parent)
+    _become_current_process(index, settings.worker_name(index), parent)
     _reseed()
+    settings.settle(index)
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
@@ -235,9 +242,9 @@ def _flush_by_line() -> None:
                 pass
 
 
-def _become_current_process(index: int, parent: Parent) -> None:
+def _become_current_process(index: int, name: str, parent: Parent) -> None:
     vars(process).update(
-        _current_process=WorkerProcess(index, parent),
+        _current_process=WorkerProcess(index, name, parent),
         _parent_process=ParentProcess(parent.name, parent.pid, None),
         _process_counter=itertools.count(1),
         _children=set(),

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from shoal import _ext
 
-Stage = Literal["call", "arguments", "result", "stopped", "initializer", "main module", "initializer's arguments"]
+Stage = Literal[
+    "call", "arguments", "result", "stopped", "initializer", "worker_init", "main module", "initializer's arguments"
+]
 # What a worker sends in place of a result: stage, name of the exception's type, its text, the worker's traceback,
 # the exception pickled (None: it could not travel), and why not.
 Payload = tuple[Stage, str, str, str, "bytes | None", str]
@@ -28,6 +30,7 @@ Payload = tuple[Stage, str, str, str, "bytes | None", str]
 # What a worker does before its first task; how the exception that ends it is told.
 SETUP: dict[Stage, str] = {
     "initializer": "the initializer raised {}",
+    "worker_init": "worker_init raised {}",
     "main module": "a worker could not import the main module: {}",
     "initializer's arguments": "a worker could not unpickle the initializer and its arguments: {}",
 }

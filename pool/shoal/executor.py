@@ -27,6 +27,8 @@ from shoal._limits import ExecutorOptions, Limits, options
 from shoal._pool_worker import PoolWorker
 from shoal._retry import Retry
 from shoal._retry_map import RetriedIterator
+from shoal._worker_settings import ExecutorPoolOptions, worker_settings
+from shoal._workers import Workers
 from shoal.errors import PoolTerminated, TaskTimeout, future_error
 from shoal.future import Future
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 OPEN, SHUT, TERMINATED, INHERITED = "open", "shut", "terminated", "inherited"
 
 
-class ProcessPoolExecutor(_ext.Submitter, concurrent.futures.Executor):  # submit() is the former's
+class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):  # submit() is the former's
     """An executor of worker processes with the interface of `concurrent.futures.ProcessPoolExecutor`.
 
     The workers start with the first call.
@@ -55,6 +57,13 @@ class ProcessPoolExecutor(_ext.Submitter, concurrent.futures.Executor):  # submi
         Arguments of the initializer. A fork inherits them; for the other start methods they are pickled, once.
     max_tasks_per_child : int, optional
         A worker ends after this many tasks and is replaced.
+    name : str, optional
+        What the executor is called; its workers are called after it.
+    worker_init, worker_exit : callable, optional
+        Called as `worker_init(worker)` in each worker before its first task, after the initializer, and as
+        `worker_exit(worker)` after its last one, whenever it ends in order: at shutdown, or when the worker has had its
+        number of tasks. The worker is what `shoal.current_worker` returns. If worker_init raises, the executor is
+        broken; what worker_exit raises is written to standard error.
     timeout, grace, retries, retry_if, backoff, abort_on_error, cancel_running
         Limits of all calls that do not say otherwise: see `options`.
     """
@@ -67,13 +76,10 @@ class ProcessPoolExecutor(_ext.Submitter, concurrent.futures.Executor):  # submi
         initargs: Iterable[Any] = (),
         *,
         max_tasks_per_child: int | None = None,
-        **asked: Unpack[ExecutorOptions],
+        **asked: Unpack[ExecutorPoolOptions],
     ) -> None:
-        self._limits = options(**asked)
         self._mp_context = start_context(mp_context)
         self._max_workers = worker_count(max_workers, "max_workers must be greater than 0")
-        if initializer is not None and not callable(initializer):
-            raise TypeError("initializer must be a callable")
         if max_tasks_per_child is not None:
             if not isinstance(max_tasks_per_child, int):
                 raise TypeError("max_tasks_per_child must be an integer")
@@ -82,6 +88,8 @@ class ProcessPoolExecutor(_ext.Submitter, concurrent.futures.Executor):  # submi
         self._initializer = initializer
         self._initargs = initargs
         self._max_tasks_per_child = max_tasks_per_child
+        self._settings, others = worker_settings(asked, _logged(initializer), initargs, max_tasks_per_child)
+        self._limits = options(**others)
         self._lock = threading.Lock()
         self._lifetime: Lifetime | None = None
         self._engine = None  # set while calls are taken
@@ -249,8 +257,8 @@ class ProcessPoolExecutor(_ext.Submitter, concurrent.futures.Executor):  # submi
     def _processes(self) -> dict[int, PoolWorker]:
         if self._lifetime is None:
             return {}
-        engine = self._lifetime.engine
-        return {pid: PoolWorker(engine, index, pid) for index, pid in enumerate(engine.pids()) if pid}
+        engine, name = self._lifetime.engine, self._settings.worker_name
+        return {pid: PoolWorker(engine, index, pid, name(index)) for index, pid in enumerate(engine.pids()) if pid}
 
     @property
     def _broken(self) -> BaseException | bool:
@@ -268,12 +276,7 @@ class ProcessPoolExecutor(_ext.Submitter, concurrent.futures.Executor):  # submi
             if self._lifetime is None:
                 _collect_orphans()
                 lifetime = Lifetime(
-                    self._max_workers,
-                    self._initializer and functools.partial(_initialize, self._initializer),
-                    self._initargs,
-                    self._max_tasks_per_child,
-                    self._mp_context.get_start_method(),
-                    future_error,
+                    self._max_workers, self._settings, self._mp_context.get_start_method(), future_error
                 )
                 self._finalizer = util.Finalize(self, _finish, args=(lifetime,), exitpriority=15)
                 self._lifetime = lifetime
@@ -428,6 +431,10 @@ def _finish(lifetime: Lifetime) -> None:
         return
     _orphans.add(lifetime)
     _collect_orphans()
+
+
+def _logged(initializer: Callable[..., object] | None) -> Callable[..., object] | None:
+    return functools.partial(_initialize, initializer) if callable(initializer) else initializer
 
 
 def _initialize(initializer: Callable[..., object], *arguments: Any) -> None:

@@ -31,6 +31,8 @@ from shoal._results import (
 )
 from shoal._retry import Retry
 from shoal._retry_map import RetriedIterator, RetriedMap
+from shoal._worker_settings import PoolOptions, worker_settings
+from shoal._workers import Workers
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -39,7 +41,7 @@ RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"  # multiprocessing.pool's ow
 INHERITED = "INHERITED"
 
 
-class Pool(multiprocessing.pool.Pool):
+class Pool(Workers, multiprocessing.pool.Pool):
     """A pool of worker processes with the interface of `multiprocessing.Pool`.
 
     Parameters
@@ -56,6 +58,13 @@ class Pool(multiprocessing.pool.Pool):
     context : multiprocessing context or str, optional
         How the workers start: such a context, or "fork", "spawn" or "forkserver". By default what
         `multiprocessing.set_start_method` was told, else fork.
+    name : str, optional
+        What the pool is called; its workers are called after it.
+    worker_init, worker_exit : callable, optional
+        Called as `worker_init(worker)` in each worker before its first task, after the initializer, and as
+        `worker_exit(worker)` after its last one, whenever it ends in order: when the pool is closed, or the worker has
+        had its number of tasks. The worker is what `shoal.current_worker` returns. If worker_init raises, the pool is
+        broken; what worker_exit raises is written to standard error.
     timeout, grace, retries, retry_if, backoff, abort_on_error
         Limits of all calls that do not say otherwise: see `options`.
     """
@@ -69,21 +78,18 @@ class Pool(multiprocessing.pool.Pool):
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
         context: Any = None,
-        **asked: Unpack[Options],
+        **asked: Unpack[PoolOptions],
     ) -> None:
-        self._limits = options(**asked)
         self._ctx = start_context(context)
         self._processes = worker_count(processes, "Number of processes must be at least 1")
         if maxtasksperchild is not None and not (isinstance(maxtasksperchild, int) and maxtasksperchild > 0):
             raise ValueError("maxtasksperchild must be a positive int or None")
-        if initializer is not None and not callable(initializer):
-            raise TypeError("initializer must be a callable")
+        self._settings, others = worker_settings(asked, initializer, initargs, maxtasksperchild)
+        self._limits = options(**others)
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer
         self._initargs = initargs
-        self._lifetime = Lifetime(
-            self._processes, initializer, initargs, maxtasksperchild, self._ctx.get_start_method()
-        )
+        self._lifetime = Lifetime(self._processes, self._settings, self._ctx.get_start_method())
         self._engine = self._lifetime.engine
         self._terminate = util.Finalize(
             self, self._lifetime.terminate, args=("the pool was dropped without being closed",), exitpriority=15
@@ -404,7 +410,8 @@ class Pool(multiprocessing.pool.Pool):
 
     @property
     def _pool(self) -> list[PoolWorker]:
-        return [PoolWorker(self._engine, index, pid) for index, pid in enumerate(self._engine.pids())]
+        name = self._settings.worker_name
+        return [PoolWorker(self._engine, index, pid, name(index)) for index, pid in enumerate(self._engine.pids())]
 
     def __repr__(self) -> str:
         cls = type(self)

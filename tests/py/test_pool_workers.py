@@ -229,5 +229,5 @@ def test_the_end_of_a_worker_can_be_waited_for():
         first.join(TIMEOUT)
         assert not first.is_alive()
     second.join(TIMEOUT)
-    late = type(first)(pool._engine, 0, second.pid)
+    late = type(first)(pool._engine, 0, second.pid, second.name)
     assert connection.wait([late.sentinel], TIMEOUT) == [late.sentinel]

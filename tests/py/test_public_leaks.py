@@ -70,6 +70,10 @@ def new_executor():
         executor.submit(int).result()
 
 
+def in_a_worker():
+    return shoal.current_worker().id
+
+
 def arrays_freed(make):
     def work():
         array = make()
@@ -94,6 +98,7 @@ def with_pool(use):
 WORK = {
     "ArgumentDecodingError": lambda: raised(lambda: shoal.ArgumentDecodingError("x")),
     "AsyncResult": with_pool(lambda pool: pool.apply_async(len, ("ab",)).get()),
+    "CurrentWorker": with_pool(lambda pool: pool.apply(in_a_worker)),
     "Future": lambda: shoal.Future().cancel(),
     "IMapIterator": with_pool(lambda pool: [list(pool.imap(len, ["a", "bc"])), list(pool.imap_unordered(len, ["a"]))]),
     "MapResult": with_pool(lambda pool: pool.map_async(len, ["a", "bc"]).get()),
@@ -112,6 +117,7 @@ WORK = {
     "WorkerLost": lambda: raised(lambda: shoal.WorkerLost(1, 2, 9, None, "x")),
     "array": arrays_freed(lambda: shoal.array([1.0, 2.0])),
     "cloudpickle": lambda: shoal.cloudpickle.loads(shoal.cloudpickle.dumps(lambda: 1)),
+    "current_worker": shoal.current_worker,
     "dump": lambda: through_file(shoal.dump, pickle.load),
     "dumps": lambda: shoal.dumps([Plain(), lambda: 1]),
     "empty": arrays_freed(lambda: shoal.empty(10)),

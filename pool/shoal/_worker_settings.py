@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a pool's maker asked for its workers, from the constructors' keywords to the worker.
+
+One object for each pool goes all the way: `worker_settings` checks what was asked for, Lifetime and the start of the
+workers hand it on, and the worker calls it: `settle` before anything of the user's is there, `set_up` before the first
+task, `tear_down` after the last. An option is a key of WorkerOptions and a field: of Functions if it is the user's code
+or refers to it, else of WorkerSettings. A fork inherits them. Other workers get the plain fields first; Functions are
+pickled apart, and unpickled when an error can be told to the parent and `__main__` is there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple, TypedDict
+
+from shoal import _current
+from shoal._current import CurrentWorker
+from shoal._limits import ExecutorOptions, Options
+from shoal.errors import Payload, Stage, encode_error
+
+WorkerFunction = Callable[[CurrentWorker], object]
+
+
+class WorkerOptions(TypedDict, total=False):
+    """Keywords about workers that `Pool` and `ProcessPoolExecutor` take."""
+
+    name: str | None
+    worker_init: WorkerFunction | None
+    worker_exit: WorkerFunction | None
+
+
+class PoolOptions(Options, WorkerOptions, total=False):
+    """All that `Pool` takes by keyword only."""
+
+
+class ExecutorPoolOptions(ExecutorOptions, WorkerOptions, total=False):
+    """All that `ProcessPoolExecutor` takes by keyword only."""
+
+
+class Functions(NamedTuple):
+    """The user's code that a worker runs by itself."""
+
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    worker_init: WorkerFunction | None = None
+    worker_exit: WorkerFunction | None = None
+
+    def called(self) -> list[Callable[..., object]]:
+        """Return those of them that are called."""
+        return [one for one in (self.initializer, self.worker_init, self.worker_exit) if one is not None]
+
+
+@dataclasses.dataclass
+class WorkerSettings:
+    """What holds for all workers of a pool."""
+
+    functions: Functions
+    name: str  # of the pool
+    named: bool  # by its maker: so the workers are called after it
+    max_tasks: int  # 0: no limit
+    stage: Stage = "initializer"  # in the worker: what it is at, for the error that ends it
+
+    def plain(self) -> WorkerSettings:
+        """Return the same without the user's code."""
+        return dataclasses.replace(self, functions=Functions())
+
+    def worker_name(self, index: int) -> str:
+        """Return how a worker is called: its process, and what it says."""
+        return f"{self.name if self.named else 'ShoalWorker'}-{index + 1}"
+
+    # ---- in the worker ----
+
+    def settle(self, index: int) -> None:
+        """Before any of the user's code is there."""
+        _current.become(CurrentWorker(index, self.name, {}))
+
+    def set_up(self) -> None:
+        """Before the first task: what this raises breaks the pool."""
+        self.stage = "initializer"
+        if self.functions.initializer is not None:
+            self.functions.initializer(*self.functions.initargs)
+        self.stage = "worker_init"
+        if self.functions.worker_init is not None:
+            self.functions.worker_init(_here())
+
+    def tear_down(self) -> None:
+        """After the last task of a worker that ends in order: what this raises is written to standard error."""
+        if self.functions.worker_exit is None:
+            return
+        try:
+            self.functions.worker_exit(_here())
+        except SystemExit:
+            pass
+        except BaseException:
+            with suppress(Exception):
+                print(f"Exception in worker_exit of {self.worker_name(_here().id)}:", file=sys.stderr)
+                traceback.print_exc()
+
+    def encode_error(self, error: BaseException, stage: Stage, codec: Any) -> Payload:
+        """Describe an exception for the parent; called by the engine."""
+        return encode_error(error, self.stage if stage == "initializer" else stage, codec)
+
+
+def _here() -> CurrentWorker:
+    worker = _current.current_worker()
+    assert worker is not None
+    return worker
+
+
+_numbers = itertools.count(1)
+
+
+def worker_settings(
+    asked: Any, initializer: Any, initargs: Any, max_tasks: int | None
+) -> tuple[WorkerSettings, dict[str, Any]]:
+    """Check what a user asked for; return it, and what of `asked` is not about workers."""
+    own = {key: value for key, value in asked.items() if key in WorkerOptions.__annotations__}
+    others = {key: value for key, value in asked.items() if key not in own}
+    if initializer is not None and not callable(initializer):
+        raise TypeError("initializer must be a callable")
+    name = own.get("name")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a string, not {type(name).__name__}")
+    for option in ("worker_init", "worker_exit"):
+        if own.get(option) is not None and not callable(own[option]):
+            raise TypeError(f"{option} must be a callable that takes the worker")
+    functions = Functions(initializer, tuple(initargs), own.get("worker_init"), own.get("worker_exit"))
+    return WorkerSettings(functions, name or f"ShoalPool-{next(_numbers)}", bool(name), max_tasks or 0), others
