@@ -9,7 +9,8 @@
  *
  * Before sleeping: spin for a while, if a worker runs on another CPU than we do, or else yield ours to it; then
  * announce on the bell, look again, block signals, look for signals, and sleep with the old mask in force only during
- * the sleep, so that a Ctrl-C between the look and the sleep is not lost.
+ * the sleep, so that a Ctrl-C between the look and the sleep is not lost. If other threads have it unblocked, the kernel
+ * may give it to one of them, who wakes nobody: so no sleep is long.
  */
 #include "engine.h"
 
@@ -23,7 +24,7 @@
 #define SPIN_NS 50000
 #define FAILED_SPINS_MAX 4u
 #define SPIN_EVERY 8u /* after that many failures in a row, try only so often */
-#define FOLLOWER_LOOKS_NS 50000000 /* a signal that comes just before the sleep is seen after this at the latest */
+#define SIGNAL_LOOK_NS 50000000 /* a signal that another thread took, or that came just before, is seen after this */
 #define LEASES_LOOK_NS 20000000 /* 20 ms: a worker waits for memory, see drain.c */
 #define EXTRA_TOKEN UINT64_MAX
 
@@ -281,7 +282,7 @@ static int follow(struct engine *engine, engine_predicate done, void *arg, int64
     struct waiting self = {.next = engine->waiting, .done = done, .arg = arg};
     sem_init(&self.woken, 0, 0);
     engine->waiting = &self;
-    int64_t until = shoal_now_ns() + FOLLOWER_LOOKS_NS;
+    int64_t until = shoal_now_ns() + SIGNAL_LOOK_NS;
     if (deadline_ns >= 0 && deadline_ns < until)
         until = deadline_ns;
     struct timespec at = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
@@ -301,9 +302,7 @@ static int follow(struct engine *engine, engine_predicate done, void *arg, int64
 /* The caller's deadline, or when to look again without having been rung. */
 static int64_t sleep_until(const struct engine *engine, int64_t deadline_ns)
 {
-    if (engine->in_flight == 0)
-        return deadline_ns;
-    int64_t look = shoal_now_ns() + (engine->leases_wanted ? LEASES_LOOK_NS : LOOK_CLOSER_NS);
+    int64_t look = shoal_now_ns() + (engine->leases_wanted ? LEASES_LOOK_NS : SIGNAL_LOOK_NS);
     if (engine->limits_ns < look)
         look = engine->limits_ns;
     if (engine->deaths_pending && engine->start_after_ns != 0 && engine->start_after_ns < look)

@@ -6,6 +6,9 @@ import os
 import signal
 import time
 
+import pytest
+
+import shoal
 from tasks import TIMEOUT, works
 
 LONG = 300  # seconds: a task that takes so long is one that never ends
@@ -38,6 +41,20 @@ def sound(pool):
         pool._engine.drain()
         time.sleep(0.001)
     assert pool._engine.stats()["backlog"] == 0
+
+
+def timeout_of(pool, function, *arguments, until=lambda error: True):
+    """The error of that call, whose time was short; longer, if the task was so slow that it had not come to `until`."""
+    for seconds in (SHORT, 20 * SHORT, 400 * SHORT):
+        with pytest.raises(shoal.TaskTimeout) as caught:
+            pool.apply(function, arguments, timeout=seconds)
+        if until(caught.value):
+            break
+    return caught.value
+
+
+def was_killed(error):
+    return error.killed
 
 
 def started(pool, function, *arguments):

@@ -31,6 +31,11 @@ def kill_self():
     time.sleep(60)
 
 
+def await_file(path):
+    while not os.path.exists(path):
+        time.sleep(0.001)
+
+
 def works(pool):
     return pool.map(square, range(10)) == [x * x for x in range(10)] and pool.apply(square, (3,)) == 9
 

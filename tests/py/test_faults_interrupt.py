@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 import shoal
+from limit_tasks import sound
 from processes import wait_until_gone
-from tasks import TIMEOUT, works
+from tasks import TIMEOUT, await_file
 
 pytestmark = [pytest.mark.leakcheck, pytest.mark.usefixtures("doorbell")]
 
@@ -74,15 +75,48 @@ def test_ctrl_c_ends_a_script_at_once_and_leaves_nobody(tmp_path, wait):
         wait_until_gone(pids)
 
 
-def test_ctrl_c_in_a_notebook_leaves_a_pool_that_works():
+def test_ctrl_c_in_a_notebook_leaves_a_pool_that_works(tmp_path):
     with shoal.Pool(2) as pool:
-        for _ in range(3):
-            timer = threading.Timer(0.2, signal.raise_signal, (signal.SIGINT,))
-            timer.start()
+
+        def interrupt():
+            while not pool._engine.stats()["in_flight"]:
+                time.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        for number in range(3):
+            over = tmp_path / str(number)
+            thread = threading.Thread(target=interrupt)
             with pytest.raises(KeyboardInterrupt):
-                pool.map(time.sleep, [1.0] * 4)
-            timer.join()
-        assert works(pool)
+                thread.start()
+                pool.map(await_file, [over] * 4)
+            over.touch()
+            thread.join()
+            sound(pool)
+
+
+@pytest.mark.parametrize("tasks", [0, 1])
+def test_ctrl_c_that_another_thread_takes_interrupts_the_wait_all_the_same(tmp_path, tasks):
+    over = tmp_path / "over"
+
+    def inputs():
+        yield from [over] * tasks
+        await_file(over)
+
+    def interrupt():
+        while pool._engine.stats()["in_flight"] < tasks or not waits.is_set():
+            time.sleep(0.001)
+        signal.raise_signal(signal.SIGINT)  # runs the handler in this thread, and wakes nobody
+
+    with shoal.Pool(1) as pool:
+        waits = threading.Event()
+        thread = threading.Thread(target=interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            thread.start()
+            results = pool.imap(await_file, inputs())
+            waits.set()
+            next(results)
+        over.touch()
+        thread.join()
 
 
 def test_ctrl_c_in_a_terminal(tmp_path):
