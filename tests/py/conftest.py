@@ -129,7 +129,7 @@ def leakcheck():
     yield
     # Processes end and threads close descriptors a moment after the call that asked for it returned: look until nothing
     # is left, and give up only after a time in which anything alive would have finished.
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         gc.collect()
         added = Footprint.take().added_since(before)

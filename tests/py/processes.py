@@ -5,12 +5,22 @@ import time
 
 import psutil
 
+from tasks import TIMEOUT
 
-def wait_until_gone(pids, seconds=10):
-    """Return when none of `pids` runs any more; fail after `seconds`. A zombie has ended."""
+
+def runs(pid):
+    """A zombie has ended."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until_gone(pids, seconds=TIMEOUT):
+    """Return when none of `pids` runs any more; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
-        alive = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+        alive = [pid for pid in pids if runs(pid)]
         if not alive:
             return
         assert time.monotonic() < deadline, f"still alive: {alive}"

@@ -6,7 +6,6 @@ import itertools
 import multiprocessing
 import queue
 import threading
-import time
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
@@ -72,17 +71,16 @@ def test_results_come_while_the_input_waits(pool, blocked, name):
 
 
 def test_a_slow_input_of_an_executors_map_does_not_hold_up_what_is_there(executor):
-    pulled = []
+    go_on = threading.Event()
 
     def slow():
-        for n in range(8):
-            pulled.append(n)
-            time.sleep(0.005)  # slower than the pool looks ahead
-            yield n
+        yield 0
+        assert go_on.wait(TIMEOUT)
+        yield from range(1, 8)
 
     results = executor.map(square, slow())
     assert next(results) == 0
-    assert len(pulled) <= 6
+    go_on.set()
     assert list(results) == [n * n for n in range(1, 8)]
 
 
