@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from shoal import _ext
 from shoal._lifetime import Lifetime, register, start_context, worker_count
-from shoal._limits import ExecutorOptions, Limits, options
+from shoal._limits import ExecutorOptions, Limits, options, with_defaults
 from shoal._pool_worker import PoolWorker
 from shoal._retry import Retry
 from shoal._retry_map import RetriedIterator
@@ -34,6 +34,8 @@ from shoal.future import Future
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from shoal._progress import Bar
 
 OPEN, SHUT, TERMINATED, INHERITED = "open", "shut", "terminated", "inherited"
 
@@ -64,7 +66,7 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):
         `worker_exit(worker)` after its last one, whenever it ends in order: at shutdown, or when the worker has had its
         number of tasks. The worker is what `shoal.current_worker` returns. If worker_init raises, the executor is
         broken; what worker_exit raises is written to standard error.
-    timeout, grace, retries, retry_if, backoff, abort_on_error, cancel_running
+    timeout, grace, retries, retry_if, backoff, abort_on_error, progress, cancel_running
         Limits of all calls that do not say otherwise: see `options`.
     """
 
@@ -117,6 +119,9 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):
             Seconds before a task is sent again: each time twice as many as before, or `backoff(n)` before attempt n.
         abort_on_error : bool, optional
             The first error of a `map` ends it at once: what is left is taken back, what runs is stopped.
+        progress : bool, str or callable, optional
+            `map` shows on standard error how far it is: True, or a text to show beside, for a bar of tqdm; or a class
+            that makes a bar, such as `tqdm.tqdm` or a `functools.partial` of it.
         cancel_running : bool, optional
             `Future.cancel()` stops a call that runs, and so do those who call it: `asyncio` for one.
         """
@@ -129,6 +134,7 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        progress: Any = None,
     ) -> Iterator[Any]:
         """Yield `fn(*x)` for each x in `zip(*iterables)`, in order.
 
@@ -146,6 +152,8 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):
             How many tasks there may be whose results were not taken. So much of the input is pulled before `map`
             returns, and no more until some are taken, also when the executor is shut down; without a buffersize,
             shutdown lets all of the input be computed.
+        progress : bool, str or callable, optional
+            A progress bar: see `options`.
 
         Raises
         ------
@@ -158,33 +166,39 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):
             self._start()
         lifetime = self._lifetime
         assert lifetime is not None
-        if self._limits is not None and self._limits.retried:
-            return self._map_retried(fn, zip(*iterables), buffersize or lifetime.tasks_ahead, deadline, self._limits)
-        group = _ext.Group()
-        if self._limits is not None:
-            self._limits.apply_to(group)
+        asked = self._limits if progress is None else with_defaults(options(progress=progress), self._limits)
+        bar = None if asked is None else asked.bar(*iterables)
         ahead = buffersize or lifetime.tasks_ahead
+        if asked is not None and asked.retried:
+            results = self._map_retried(fn, zip(*iterables), ahead, deadline, asked, bar)
+            return results if bar is None else bar.of_iterator(results)
+        group = _ext.Group()
+        if asked is not None:
+            asked.apply_to(group)
+        bounded = buffersize is not None
         group._begin(
-            lifetime.engine,
-            fn,
-            zip(*iterables),
-            chunksize,
-            True,
-            _ext.Group.ORDERED,
-            ahead,
-            iterables,
-            buffersize is not None,
+            lifetime.engine, fn, zip(*iterables), chunksize, True, _ext.Group.ORDERED, ahead, iterables, bounded
         )
-        lifetime.feed(group, buffersize is not None)
-        return _results(group, lifetime, deadline)
+        lifetime.feed(group, bounded)
+        if bar is None:
+            return _results(group, lifetime, deadline)
+        bar.counts = group._counts
+        return bar.of_iterator(_results(group, lifetime, deadline))
 
     def _map_retried(
-        self, fn: Callable[..., Any], items: Iterable[Any], ahead: int, deadline: float | None, asked: Limits
+        self,
+        fn: Callable[..., Any],
+        items: Iterable[Any],
+        ahead: int,
+        deadline: float | None,
+        asked: Limits,
+        bar: Bar | None,
     ) -> Iterator[Any]:
         def send(item: tuple[Any, ...]) -> Any:
             return self.submit(fn, *item)
 
-        results = RetriedIterator(send, items, ahead, True, bool(asked.abort_on_error))
+        sender = send if bar is None else bar.count(send)
+        results = RetriedIterator(sender, items, ahead, True, bool(asked.abort_on_error))
         results._pull()
         return _each(results, deadline)
 
