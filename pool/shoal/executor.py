@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
-import multiprocessing
 import signal
 import sys
 import threading
@@ -22,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from shoal import _ext
+from shoal._executor_map import check_sizes, each_until, results_until
 from shoal._lifetime import Lifetime, register, start_context, worker_count
 from shoal._limits import ExecutorOptions, Limits, options, with_defaults
 from shoal._pool_worker import PoolWorker
@@ -29,7 +29,7 @@ from shoal._retry import Retry
 from shoal._retry_map import RetriedIterator
 from shoal._worker_settings import ExecutorPoolOptions, worker_settings
 from shoal._workers import Workers
-from shoal.errors import PoolTerminated, TaskTimeout, future_error
+from shoal.errors import PoolTerminated, future_error
 from shoal.future import Future
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):
         concurrent.futures.TimeoutError
             From the iterator: see `timeout`.
         """
-        _check_sizes(chunksize, buffersize)
+        check_sizes(chunksize, buffersize)
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._engine is None:
             self._start()
@@ -181,9 +181,9 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):
         )
         lifetime.feed(group, bounded)
         if bar is None:
-            return _results(group, lifetime, deadline)
+            return results_until(group, lifetime, deadline)
         bar.counts = group._counts
-        return bar.of_iterator(_results(group, lifetime, deadline))
+        return bar.of_iterator(results_until(group, lifetime, deadline))
 
     def _map_retried(
         self,
@@ -200,7 +200,7 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):
         sender = send if bar is None else bar.count(send)
         results = RetriedIterator(sender, items, ahead, True, bool(asked.abort_on_error))
         results._pull()
-        return _each(results, deadline)
+        return each_until(results, deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; the workers end when all that were taken are done.
@@ -386,51 +386,6 @@ def _submit_limited(
     except Exception as error:
         executor._fail(future, error)
     return future
-
-
-def _take(take: Callable[[float | None], Any], deadline: float | None) -> Any:
-    """`take(seconds left)`; who waits for an executor is told of the deadline by concurrent.futures' own error."""
-    try:
-        return take(None if deadline is None else max(0.0, deadline - time.monotonic()))
-    except multiprocessing.TimeoutError as error:
-        if isinstance(error, TaskTimeout):
-            raise
-        raise concurrent.futures.TimeoutError from None
-
-
-def _each(results: RetriedIterator, deadline: float | None) -> Iterator[Any]:
-    try:
-        while True:
-            try:
-                yield _take(results.next, deadline)
-            except StopIteration:
-                return
-    finally:
-        results.cancel()
-
-
-def _check_sizes(chunksize: int, buffersize: int | None) -> None:
-    if chunksize < 1:
-        raise ValueError("chunksize must be >= 1.")
-    if buffersize is None:
-        return
-    if not isinstance(buffersize, int):
-        raise TypeError("buffersize must be an integer or None")
-    if buffersize < 1:
-        raise ValueError("buffersize must be None or > 0")
-
-
-def _results(group: _ext.Group, lifetime: Lifetime, deadline: float | None) -> Iterator[Any]:
-    try:
-        while True:
-            try:
-                value = [_take(group.next, deadline)]
-            except StopIteration:
-                return
-            yield value.pop()  # the one who gets it is the only one who holds it
-    finally:
-        # Closed early, or an element raised: nobody takes the rest.
-        lifetime.stop_feeding(group)
 
 
 # Engines whose executor was dropped while calls were under way: they go on until those are done.

@@ -282,7 +282,7 @@ def in_terminal(tmp_path, line, when=None, do=None, columns=100):
     script.write_text(textwrap.dedent(SCRIPT) % line)
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execve(sys.executable, [sys.executable, str(script)], {**os.environ, "TERM": "xterm"})
+        os.execve(sys.executable, [sys.executable, str(script)], {**os.environ, "TERM": "xterm", "NO_COLOR": "1"})
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
     said = b""
     with os.fdopen(terminal, "r+b", buffering=0) as screen, contextlib.suppress(OSError):  # EIO: it is closed
