@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from shoal import _ext
 from shoal._cpus import usable_cpus
 from shoal._inherited import let_inherit
+from shoal._kills import look
 from shoal._spawn import SpawnStart
 from shoal._worker import ForkStart
 from shoal._worker_settings import WorkerSettings
@@ -68,6 +69,7 @@ class Lifetime:
         except BaseException:
             self.engine.terminate(PoolTerminated("the pool could not be started"))
             raise
+        look()
 
     def feed(self, group: _ext.Group, bounded: bool = False) -> None:
         """Keep a lazy call until all its tasks have ended, even if nobody takes the results.
