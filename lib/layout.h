@@ -207,8 +207,9 @@ static_assert(offsetof(struct shoal__bell, word) == 8 && offsetof(struct shoal__
 struct shoal__queue_owner {
     uint64_t magic;        /* owner process, at creation */
     uint32_t slot_count;   /* owner process, at creation */
-    uint32_t worker_count; /* owner process, at creation */
-    uint8_t pad0[48];
+    uint32_t worker_count; /* owner process, at creation: how many there may be */
+    shoal__a32 active;     /* owner process: so many there are, the first ones */
+    uint8_t pad0[44];
     shoal__a64 tail; /* owner process, at each publish. SYNC: queue-tail */
     uint8_t pad1[56];
     shoal__a32 cpu; /* owner process, now and then: where it runs, or SHOAL__QUEUE_NO_CPU */

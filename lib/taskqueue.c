@@ -114,6 +114,7 @@ static void lay_out(struct shoal_taskqueue *queue, const struct places *at)
     memset(queue->owner, 0, at->end);
     queue->owner->slot_count = queue->slot_count;
     queue->owner->worker_count = queue->worker_count;
+    shoal__store_relaxed(&queue->owner->active, queue->worker_count);
     shoal__store_relaxed(&queue->owner->cpu, SHOAL__QUEUE_NO_CPU);
     for (uint32_t i = 0; i < queue->worker_count; i++)
         shoal__store_relaxed(&queue->workers[i].cpu, SHOAL__QUEUE_NO_CPU);

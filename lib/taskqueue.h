@@ -55,7 +55,7 @@ struct shoal_taskqueue {
     uint64_t offset;
     uint64_t owner_bytes; /* of part one, whole pages */
     uint32_t slot_count;
-    uint32_t worker_count;
+    uint32_t worker_count; /* how many there may be */
     uint64_t entry_count; /* twice slot_count */
     int64_t spin_ns;
 
@@ -78,6 +78,13 @@ struct shoal_taskqueue {
     uint32_t free_count;
     uint8_t *marks; /* scratch of rescan and check */
 };
+
+/* How many workers there are. Relaxed: who sees it late wakes one too few, and the owner process sees to that. */
+static inline uint32_t shoal__queue_active(const struct shoal_taskqueue *queue)
+{
+    uint32_t active = shoal__load_relaxed(&queue->owner->active);
+    return active <= queue->worker_count ? active : queue->worker_count;
+}
 
 /* ---- words ---- */
 
@@ -121,7 +128,7 @@ static inline uint64_t shoal__entry(uint32_t generation, uint32_t slot)
 
 static inline uint32_t shoal__idle_words(const struct shoal_taskqueue *queue)
 {
-    return (queue->worker_count + 63) / 64;
+    return (shoal__queue_active(queue) + 63) / 64;
 }
 
 static inline uint64_t shoal__idle_bit(unsigned worker)

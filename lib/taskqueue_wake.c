@@ -26,7 +26,8 @@ static enum shoal__stance stance_of(const struct shoal_taskqueue *queue, unsigne
 static uint64_t idle_bits(const struct shoal_taskqueue *queue, uint32_t index)
 {
     uint64_t bits = shoal__load_relaxed(&queue->common->idle[index]);
-    uint32_t valid = queue->worker_count - index * 64;
+    uint32_t active = shoal__queue_active(queue), first = index * 64;
+    uint32_t valid = active > first ? active - first : 0; /* there were more when the caller looked */
     return valid < 64 ? bits & ((1ull << valid) - 1) : bits;
 }
 
@@ -42,7 +43,8 @@ static bool anybody_idle(const struct shoal_taskqueue *queue)
 static uint64_t count_coming(const struct shoal_taskqueue *queue, uint64_t enough, int self)
 {
     uint64_t coming = 0;
-    for (uint32_t i = 0; i < queue->worker_count && coming < enough; i++) {
+    uint32_t active = shoal__queue_active(queue);
+    for (uint32_t i = 0; i < active && coming < enough; i++) {
         enum shoal__stance stance = stance_of(queue, i);
         coming += (int)i != self && (stance == SHOAL__COMING || stance == SHOAL__WOKEN);
     }
@@ -108,7 +110,8 @@ int shoal_taskqueue_wake_all(struct shoal_taskqueue *queue)
 {
     int woken = 0;
     shoal__fence_seqcst();
-    for (uint32_t worker = 0; worker < queue->worker_count; worker++) {
+    uint32_t active = shoal__queue_active(queue);
+    for (uint32_t worker = 0; worker < active; worker++) {
         uint32_t expected = SHOAL__SLEEPING;
         bool sleeps = shoal__cas_seqcst(&queue->workers[worker].stance, &expected, SHOAL__WOKEN);
         woken += sleeps || expected == SHOAL__WOKEN;
@@ -123,6 +126,14 @@ int shoal_taskqueue_wake_worker(struct shoal_taskqueue *queue, unsigned worker)
     if (worker >= queue->worker_count)
         return -EINVAL;
     return shoal_doorbell_ring(queue->bells[1 + worker], SHOAL_LAZY);
+}
+
+int shoal_taskqueue_set_active(struct shoal_taskqueue *queue, unsigned workers)
+{
+    if (workers < 1 || workers > queue->worker_count)
+        return -EINVAL;
+    shoal__store_seqcst(&queue->owner->active, workers); /* before anything is done for, or about, the others */
+    return 0;
 }
 
 uint32_t shoal_taskqueue_idle(const struct shoal_taskqueue *queue)
@@ -147,7 +158,8 @@ static bool is_elsewhere(const struct shoal_taskqueue *queue, unsigned worker)
 
 bool shoal_taskqueue_worker_elsewhere(const struct shoal_taskqueue *queue)
 {
-    for (uint32_t i = 0; i < queue->worker_count; i++)
+    uint32_t active = shoal__queue_active(queue);
+    for (uint32_t i = 0; i < active; i++)
         if (stance_of(queue, i) != SHOAL__SLEEPING && is_elsewhere(queue, i))
             return true;
     return false;

@@ -61,7 +61,7 @@ struct shoal_claim {
 
 struct shoal_taskqueue_config {
     uint32_t slot_count;   /* power of two, 2 .. 65536 */
-    uint32_t worker_count; /* 1 .. 1023; all bells are made at creation, so that replacements find them */
+    uint32_t worker_count; /* 1 .. 1023, the most there will be; all bells are made at creation: replacements find them */
     enum shoal_doorbell_kind doorbell; /* not AUTO: choose first */
     int64_t spin_ns;       /* how long the newest idle worker spins; < 0: the default (50 us); 0: never */
 };
@@ -103,6 +103,11 @@ SHOAL_API int shoal_taskqueue_publish(struct shoal_taskqueue *queue, uint32_t sl
 
 /* After one or more publishes: wake idle workers if the backlog needs them. Returns how many were woken. */
 SHOAL_API int shoal_taskqueue_wake(struct shoal_taskqueue *queue);
+/*
+ * So many workers there are from now on, the first ones: 1 .. worker_count, which is how many there are at creation.
+ * Say so before the first of those that come is started, and after the last of those that go was buried. -EINVAL.
+ */
+SHOAL_API int shoal_taskqueue_set_active(struct shoal_taskqueue *queue, unsigned workers);
 /* Wake every idle worker once (after a death; at the end). */
 SHOAL_API int shoal_taskqueue_wake_all(struct shoal_taskqueue *queue);
 /* Ring one worker's bell, whatever it sleeps for (space in its ring, a lease). */

@@ -21,7 +21,8 @@
 
 struct handover {
     uint64_t control; /* of the engine's block in the region */
-    uint32_t worker_count, max_tasks, doorbell;
+    uint64_t rings;   /* of this worker */
+    uint32_t worker_max, max_tasks, doorbell;
     int32_t pid;
 };
 
@@ -39,16 +40,19 @@ static int append(PyObject *list, int fd)
     return error;
 }
 
-PyObject *engine_handover(struct engine *engine, PyObject *Py_UNUSED(ignored))
+PyObject *engine_handover(struct engine *engine, PyObject *number)
 {
+    unsigned long index = PyLong_AsUnsignedLong(number);
+    if (index == (unsigned long)-1 && PyErr_Occurred())
+        return NULL;
     if (engine_check_process(engine) < 0)
         return NULL;
-    if (engine->dead) {
+    if (engine->dead || index >= engine->worker_count) {
         PyErr_SetString(PyExc_ValueError, "Pool not running");
         return NULL;
     }
-    struct handover handover = {.control = engine->control, .worker_count = engine->worker_count,
-                                .max_tasks = engine->max_tasks, .doorbell = engine->doorbell, .pid = getpid()};
+    struct handover handover = {.control = engine->control, .rings = engine->workers[index].rings,
+                                .worker_max = engine->worker_max, .max_tasks = engine->max_tasks, .doorbell = engine->doorbell, .pid = getpid()};
     PyObject *fds = PyList_New(0);
     if (fds == NULL || append(fds, shoal_region_fd(engine->home->region)) < 0 ||
         append(fds, engine->lifeline.read_fd) < 0)
@@ -56,7 +60,7 @@ PyObject *engine_handover(struct engine *engine, PyObject *Py_UNUSED(ignored))
     if (engine->doorbell == SHOAL_DOORBELL_URING_EVENTFD) {
         if (append(fds, shoal_doorbell_fd(shoal_taskqueue_owner_bell(engine->queue))) < 0)
             goto fail;
-        for (unsigned i = 0; i < engine->worker_count; i++)
+        for (unsigned i = 0; i < engine->worker_max; i++)
             if (append(fds, shoal_doorbell_fd(shoal_taskqueue_worker_bell(engine->queue, i))) < 0)
                 goto fail;
     }
@@ -93,7 +97,7 @@ static int *read_descriptors(PyObject *sequence, Py_ssize_t expected)
 static int map_rings(struct engine *engine, unsigned index, const struct engine_places *places)
 {
     struct shoal_region *region = engine->home->region;
-    uint64_t results = engine->control + places->rings + index * places->worker_bytes;
+    uint64_t results = engine->workers[index].rings;
     void *base;
     engine->tasks.offset = engine->control + places->tasks;
     int error = shoal_region_mirror(region, engine->tasks.offset, TASK_RING_BYTES, &base);
@@ -107,19 +111,20 @@ static int map_rings(struct engine *engine, unsigned index, const struct engine_
     return error < 0 ? raise_error(error, "cannot map the rings of the worker") : 0;
 }
 
-static int attach(struct engine *engine, const int *fds, unsigned index)
+static int attach(struct engine *engine, const int *fds, unsigned index, uint64_t rings)
 {
     struct shoal_taskqueue_config config = engine_config(engine);
     struct engine_places places = engine_places(&config);
-    engine->workers = PyMem_Calloc(engine->worker_count, sizeof *engine->workers);
+    engine->workers = PyMem_Calloc(engine->worker_max, sizeof *engine->workers);
     if (engine->workers == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    for (unsigned i = 0; i < engine->worker_count; i++) {
+    for (unsigned i = 0; i < engine->worker_max; i++) {
         engine->workers[i].peer = (struct shoal_peer){.pid = 0, .pidfd = -1};
         engine->workers[i].status_fd = -1;
     }
+    engine->workers[index].rings = rings;
     engine->home = home_attach(engine->state, fds[REGION]);
     if (engine->home == NULL)
         return -1;
@@ -147,12 +152,12 @@ PyObject *module_attach(PyObject *module, PyObject *args)
     if (fits)
         memcpy(&handover, view.buf, sizeof handover);
     PyBuffer_Release(&view);
-    if (!fits || index >= handover.worker_count) {
+    if (!fits || index >= handover.worker_max) {
         PyErr_SetString(PyExc_ValueError, "this is not what Engine.handover() gave");
         return NULL;
     }
     bool eventfds = handover.doorbell == SHOAL_DOORBELL_URING_EVENTFD;
-    int *fds = read_descriptors(sequence, BELLS + (eventfds ? (Py_ssize_t)handover.worker_count + 1 : 0));
+    int *fds = read_descriptors(sequence, BELLS + (eventfds ? (Py_ssize_t)handover.worker_max + 1 : 0));
     if (fds == NULL)
         return NULL;
     struct engine *engine = (struct engine *)state->engine_type->tp_alloc(state->engine_type, 0);
@@ -160,10 +165,10 @@ PyObject *module_attach(PyObject *module, PyObject *args)
         engine_init(engine, state, state->fork_epoch - 1);
         engine->served_pid = handover.pid;
         engine->control = handover.control;
-        engine->worker_count = handover.worker_count;
+        engine->worker_count = engine->worker_most = engine->worker_max = handover.worker_max;
         engine->max_tasks = handover.max_tasks;
         engine->doorbell = (enum shoal_doorbell_kind)handover.doorbell;
-        if (attach(engine, fds, index) < 0)
+        if (attach(engine, fds, index, handover.rings) < 0)
             Py_CLEAR(engine);
     }
     PyMem_Free(fds);

@@ -221,7 +221,7 @@ static int hold_shared(struct engine *engine, unsigned index, const struct block
         memcpy(&entry, data + at, sizeof entry);
         if (entry.kind != BUFFER_SHARED)
             continue;
-        if (shoal_arena_holds(engine->home->arena, entry.block_offset, engine->first_holder + index) != 1 &&
+        if (shoal_arena_holds(engine->home->arena, entry.block_offset, engine->workers[index].holder) != 1 &&
             !block_list_has(of_task, entry.block_offset))
             return -EBADMSG;
         if (arrival->shared.offsets == NULL)
@@ -244,7 +244,7 @@ static int note_kept(struct engine *engine, unsigned index, const struct entry *
         memcpy(&offset, offsets + i * sizeof offset, sizeof offset);
         if (offset != entry->block && !block_list_has(&entry->shared, offset))
             return -EBADMSG;
-        shoal_arena_hold(engine->home->arena, offset, engine->first_holder + index);
+        shoal_arena_hold(engine->home->arena, offset, engine->workers[index].holder);
     }
     return 0;
 }
@@ -420,7 +420,7 @@ static int take_record(struct engine *engine, unsigned index, const uint8_t *byt
         worker->wanted_since_ns = shoal_now_ns();
         return 0;
     case RECORD_RELEASE:
-        shoal_arena_unhold(engine->home->arena, record.block_offset, engine->first_holder + index);
+        shoal_arena_unhold(engine->home->arena, record.block_offset, engine->workers[index].holder);
         return 0;
     case RECORD_BYE:
         worker->leaving = true;

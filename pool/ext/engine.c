@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 
 #define WORKERS_MAX 1000
+#define ROOM_OF_EVENTFDS 6
 
 /* ---- may it be used? ---- */
 
@@ -63,7 +64,7 @@ struct shoal_taskqueue_config engine_config(const struct engine *engine)
 {
     return (struct shoal_taskqueue_config){
         .slot_count = ENGINE_SLOTS,
-        .worker_count = engine->worker_count,
+        .worker_count = engine->worker_max,
         .doorbell = engine->doorbell,
         .spin_ns = -1,
     };
@@ -75,35 +76,14 @@ struct engine_places engine_places(const struct shoal_taskqueue_config *config)
     places.tasks = (shoal_taskqueue_footprint(config) + 4095) & ~UINT64_C(4095);
     places.rings = places.tasks + TASK_RING_BYTES;
     places.worker_bytes = shoal_ring_footprint(RESULT_RING_BYTES) + shoal_ring_footprint(ORDER_RING_BYTES);
-    places.end = places.rings + config->worker_count * places.worker_bytes;
     return places;
-}
-
-static int make_worker_rings(struct engine *engine, const struct engine_places *places)
-{
-    struct shoal_region *region = engine->home->region;
-    uint64_t offset = engine->control + places->rings;
-    for (unsigned i = 0; i < engine->worker_count; i++, offset += places->worker_bytes) {
-        struct worker *worker = &engine->workers[i];
-        uint64_t orders = offset + shoal_ring_footprint(RESULT_RING_BYTES);
-        int error = shoal_ring_format(region, offset, RESULT_RING_BYTES);
-        if (error == 0)
-            error = shoal_ring_attach(region, offset, &worker->results);
-        if (error == 0)
-            error = shoal_ring_format(region, orders, ORDER_RING_BYTES);
-        if (error == 0)
-            error = shoal_ring_attach(region, orders, &worker->orders);
-        if (error < 0)
-            return raise_error(error, "cannot map the rings of a worker");
-    }
-    return 0;
 }
 
 static int make_shared(struct engine *engine)
 {
     struct shoal_taskqueue_config config = engine_config(engine);
     struct engine_places places = engine_places(&config);
-    engine->control_bytes = places.end;
+    engine->control_bytes = places.rings + engine->worker_count * places.worker_bytes;
     struct home *home = engine->home;
     int error = shoal_arena_alloc(home->arena, engine->control_bytes, &engine->control);
     if (error == -EDQUOT || error == -E2BIG) {
@@ -125,12 +105,18 @@ static int make_shared(struct engine *engine)
     if (error < 0)
         return raise_error(error, "cannot map the task ring");
     engine->tasks.base = base;
-    return make_worker_rings(engine, &places);
+    shoal_taskqueue_set_active(engine->queue, engine->worker_count);
+    for (unsigned i = 0; i < engine->worker_count; i++) {
+        engine->workers[i].rings = engine->control + places.rings + i * places.worker_bytes;
+        if (resize_make_rings(engine, i) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 static int make_private(struct engine *engine)
 {
-    engine->workers = PyMem_Calloc(engine->worker_count, sizeof *engine->workers);
+    engine->workers = PyMem_Calloc(engine->worker_max, sizeof *engine->workers);
     engine->entries = PyMem_Calloc(ENGINE_SLOTS, sizeof *engine->entries);
     engine->tasks.records = PyMem_Calloc(2 * ENGINE_SLOTS, sizeof *engine->tasks.records);
     engine->encoder = shoal_encoder_new(engine->state->pickle);
@@ -141,40 +127,16 @@ static int make_private(struct engine *engine)
             PyErr_NoMemory();
         return -1;
     }
-    for (unsigned i = 0; i < engine->worker_count; i++) {
+    for (unsigned i = 0; i < engine->worker_max; i++) {
         engine->workers[i].peer = (struct shoal_peer){.pid = 0, .pidfd = -1};
         engine->workers[i].status_fd = -1;
+        engine->workers[i].rings = HOME_NO_BLOCK;
     }
     engine->progress_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (engine->progress_fd < 0)
         return raise_error(-errno, "cannot make an eventfd");
     int error = shoal_lifeline_create(&engine->lifeline);
     return error < 0 ? raise_error(error, "cannot make the pipe that ends the workers with us") : 0;
-}
-
-/* Holder ids that no pool of this process uses, be it one that another thread is ending: it forgets them at last. */
-static int choose_holders(struct engine *engine)
-{
-    unsigned first = 0;
-    for (bool clash = true; clash;) {
-        clash = false;
-        for (struct engine *other = engine->state->engines; other != NULL; other = other->next) {
-            bool unmapped = other->dead && other->queue == NULL;
-            if (other == engine || unmapped || other->epoch != engine->epoch ||
-                first >= other->first_holder + other->worker_count ||
-                first + engine->worker_count <= other->first_holder)
-                continue;
-            first = other->first_holder + other->worker_count;
-            clash = true;
-        }
-    }
-    if (first + engine->worker_count > HOME_UNWATCHED_HOLDER) {
-        PyErr_Format(PyExc_ValueError, "the pools of this process have more than %d workers together",
-                     HOME_UNWATCHED_HOLDER);
-        return -1;
-    }
-    engine->first_holder = first;
-    return 0;
 }
 
 void engine_init(struct engine *engine, struct module_state *state, uint64_t epoch)
@@ -194,14 +156,23 @@ void engine_init(struct engine *engine, struct module_state *state, uint64_t epo
     state->engines = engine;
 }
 
+/* So many workers there can ever be. Where bells are descriptors, all workers have all of them: not too many, then. */
+static unsigned room_for(Py_ssize_t workers, Py_ssize_t asked, enum shoal_doorbell_kind kind)
+{
+    Py_ssize_t room = asked < workers ? workers : asked < WORKERS_MAX ? asked : WORKERS_MAX;
+    if (kind == SHOAL_DOORBELL_URING_EVENTFD && room > 2 * workers + ROOM_OF_EVENTFDS)
+        room = 2 * workers + ROOM_OF_EVENTFDS;
+    return (unsigned)(room < WORKERS_MAX ? room : WORKERS_MAX);
+}
+
 PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"workers", "start", "max_tasks", "task_error", NULL};
-    Py_ssize_t workers;
+    static char *names[] = {"workers", "start", "max_tasks", "task_error", "room", NULL};
+    Py_ssize_t workers, room = 0;
     PyObject *start, *task_error = NULL;
     unsigned int max_tasks = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nO|IO:Engine", names, &workers, &start, &max_tasks,
-                                     &task_error))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nO|IOn:Engine", names, &workers, &start, &max_tasks,
+                                     &task_error, &room))
         return NULL;
     if (workers < 1 || workers > WORKERS_MAX) {
         PyErr_Format(PyExc_ValueError, "the number of workers must be between 1 and %d, not %zd", WORKERS_MAX, workers);
@@ -227,10 +198,12 @@ PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     engine->home = home_retain(home);
     engine->start = Py_NewRef(start);
     engine->task_error = Py_XNewRef(task_error != NULL && task_error != Py_None ? task_error : state->task_error);
-    engine->worker_count = (unsigned)workers;
+    engine->worker_count = engine->worker_target = engine->worker_most = (unsigned)workers;
+    engine->worker_max = room_for(workers, room, kind);
     engine->max_tasks = max_tasks;
     engine->doorbell = kind;
-    if (choose_holders(engine) < 0 || make_private(engine) < 0 || make_shared(engine) < 0) {
+    if (make_private(engine) < 0 || resize_choose_holders(engine, 0, engine->worker_count) < 0 ||
+        make_shared(engine) < 0) {
         Py_DECREF(engine);
         return NULL;
     }

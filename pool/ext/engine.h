@@ -15,7 +15,7 @@
  * Files: engine.c its making; engine_end.c its end; engine_inherit.c what goes by number; engine_type.c the type;
  * submit.c encode and publish; submit_memory.c wait for room; drain.c read the result rings; wait.c sleep until
  * something is done; limits.c a task that takes too long or is not wanted any more; recover.c a worker has died;
- * lost.c what is told of it; start.c another one comes; progress.c the thread behind it all; worker.c the loop in the child; worker_result.c how
+ * start.c another one comes; resize.c more of them, or fewer; progress.c the thread behind it all; worker.c the loop in the child; worker_result.c how
  * it answers; worker_stop.c how it is stopped; attach.c a child that inherited nothing.
  */
 #ifndef SHOAL_EXT_ENGINE_H
@@ -78,7 +78,12 @@ struct record {
 };
 _Static_assert(sizeof(struct record) == 72, "record is shared between processes");
 
-enum order_kind { ORDER_GRANT = 1, ORDER_STOP, ORDER_SWEEP };
+enum order_kind {
+    ORDER_GRANT = 1,
+    ORDER_STOP,  /* end when there is nothing left to do */
+    ORDER_SWEEP,
+    ORDER_RETIRE /* end after the task at hand */
+};
 
 struct order {
     uint32_t kind;
@@ -108,7 +113,6 @@ struct entry {
     uint32_t next_item; /* of a batch: the next result that may come */
     uint64_t result_bytes; /* of the results that came */
     uint32_t claims;    /* how often a worker died while it had the task claimed */
-    uint8_t *kept;      /* lost.c: the beginning of a stream that the task ring has no more, or NULL */
     /* limits.c */
     bool unwanted;      /* cancelled while it ran: whatever comes is dropped */
     uint64_t stop_beat; /* what its worker was asked to stop */
@@ -139,9 +143,12 @@ struct worker {
     uint64_t wanted_bytes; /* asked for and not granted yet */
     int64_t wanted_since_ns;
     uint64_t incarnation;  /* token for watchers: which process of this index */
+    uint64_t rings;        /* where its rings lie in the region, or HOME_NO_BLOCK: it has none yet */
+    bool rings_apart;      /* in a block of their own: resize has added this worker */
+    unsigned holder;       /* who it is for the arena: no two workers of this process share a number */
     uint64_t sweeps_asked, sweeps_done; /* numbers of the last ones */
-    uint64_t seen_bytes;   /* of memory, when it was last looked at; 0: it is not */
     bool ready, leaving, stopped, damaged;
+    bool retired; /* told to end after its task, for another or for none: see resize.c */
     bool has_lease;
 };
 
@@ -163,8 +170,10 @@ struct engine {
     PyObject *terminated; /* exception given to terminate, or NULL */
     PyObject *abandoned;  /* exception given to abandon, or NULL: no worker is replaced any more */
     bool open, closed, dead; /* dead: no workers, no shared memory any more */
-    unsigned worker_count;
-    unsigned first_holder; /* worker i is the arena's holder first_holder + i: no two living pools share one */
+    unsigned worker_count;  /* with those that resize has told to end, and that have not */
+    unsigned worker_target; /* what resize was last asked for */
+    unsigned worker_max;    /* what the shared tables have room for */
+    unsigned worker_most;   /* so many there have been at a time */
     uint32_t max_tasks;
     enum shoal_doorbell_kind doorbell;
     struct shoal_taskqueue *queue;
@@ -300,6 +309,14 @@ void engine_stop_workers(struct engine *engine); /* tell those that have nothing
 void engine_kill_workers(struct engine *engine);
 bool engine_workers_gone(struct engine *engine);
 
+/* resize.c */
+PyObject *engine_resize(struct engine *engine, PyObject *workers);
+int resize_make_rings(struct engine *engine, unsigned index); /* if it has none. 0, or -1 with an exception */
+int resize_choose_holders(struct engine *engine, unsigned first, unsigned end); /* for these workers; the same */
+void resize_retire(struct engine *engine, unsigned index); /* this one is to end after its task */
+bool resize_dismisses(struct engine *engine, unsigned index); /* it has ended: is no other to take its place? */
+void resize_settle(struct engine *engine); /* forget those that were to end, and have */
+
 /* progress.c */
 void progress_nudge(struct engine *engine); /* something may need the parent while nobody waits */
 void progress_attend(struct engine *engine);
@@ -335,7 +352,6 @@ void engine_dealloc(struct engine *engine);
 int engine_traverse(struct engine *engine, visitproc visit, void *arg);
 PyObject *engine_start(struct engine *engine, PyObject *unused);
 PyObject *engine_inherit(struct engine *engine, PyObject *args);
-PyObject *engine_inherited_object(struct engine *engine, PyObject *number);
 /* NULL, or for outgoing.inheritance. */
 static inline const struct shoal_inheritance *engine_inheritance(const struct engine *engine)
 {
@@ -365,7 +381,7 @@ struct item;
 int engine_submit_item(struct engine *engine, struct item *item, PyObject *function, PyObject *args, PyObject *kwargs);
 
 /* attach.c */
-PyObject *engine_handover(struct engine *engine, PyObject *unused);
+PyObject *engine_handover(struct engine *engine, PyObject *index);
 
 /* worker.c */
 PyObject *engine_work(struct engine *engine, PyObject *args);

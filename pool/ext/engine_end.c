@@ -18,13 +18,17 @@
 void engine_unmap(struct engine *engine)
 {
     engine->unmap_later = false;
-    for (unsigned i = 0; engine->workers != NULL && i < engine->worker_count; i++) {
+    for (unsigned i = 0; engine->workers != NULL && i < engine->worker_most; i++) {
         shoal_ring_detach(engine->workers[i].results);
         shoal_ring_detach(engine->workers[i].orders);
         engine->workers[i].results = engine->workers[i].orders = NULL;
         if (engine->epoch == engine->state->fork_epoch && engine->control != HOME_NO_BLOCK) {
             engine_free_lease(engine, &engine->workers[i]);
-            shoal_arena_forget(engine->home->arena, engine->first_holder + i);
+            if (i < engine->worker_count) /* the numbers of the others may be somebody else's by now */
+                shoal_arena_forget(engine->home->arena, engine->workers[i].holder);
+            if (engine->workers[i].rings_apart)
+                shoal_arena_release(engine->home->arena, engine->workers[i].rings);
+            engine->workers[i].rings_apart = false;
         }
     }
     if (engine->tasks.base != NULL)

@@ -139,7 +139,12 @@ static PyObject *get_doorbell(struct engine *engine, void *Py_UNUSED(closure))
 
 static PyObject *get_workers(struct engine *engine, void *Py_UNUSED(closure))
 {
-    return PyLong_FromUnsignedLong(engine->worker_count);
+    return PyLong_FromUnsignedLong(engine->worker_target);
+}
+
+static PyObject *get_room(struct engine *engine, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLong(engine->worker_max);
 }
 
 static PyObject *get_broken(struct engine *engine, void *Py_UNUSED(closure))
@@ -153,7 +158,7 @@ static PyObject *get_closed(struct engine *engine, void *Py_UNUSED(closure))
 }
 
 PyDoc_STRVAR(engine_doc,
-"Engine(workers, start, max_tasks=0, task_error=None)\n--\n\n"
+"Engine(workers, start, max_tasks=0, task_error=None, room=0)\n--\n\n"
 "One pool: workers, task queue, arena use.\n\n"
 "start(engine, index) forks worker `index` and returns its pid; the child calls engine.work() and then os._exit().\n"
 "Or it has another process start it, and returns its pid and a descriptor from which its exit status can be read (8\n"
@@ -196,15 +201,16 @@ static PyMethodDef engine_methods[] = {
     {"exit_code", (PyCFunction)engine_exit_code, METH_O,
      DOC("exit_code($self, pid, /)",
          "How this worker ended: its exit code, minus its signal, None if it runs, or it is not known.")},
-    {"inherited_object", (PyCFunction)engine_inherited_object, METH_O,
-     DOC("inherited_object($self, number, /)", "What goes by this number to forked workers; None if nothing does.")},
     {"pending", (PyCFunction)engine_pending, METH_NOARGS,
      DOC("pending($self, /)", "Items of this engine that are not done.")},
     {"stats", (PyCFunction)engine_stats, METH_NOARGS, DOC("stats($self, /)", "Counters, by name.")},
     {"verify", (PyCFunction)engine_verify, METH_NOARGS,
      DOC("verify($self, /)", "Check everything shared; OSError if something is not valid.")},
-    {"handover", (PyCFunction)engine_handover, METH_NOARGS,
-     DOC("handover($self, /)",
+    {"resize", (PyCFunction)engine_resize, METH_O,
+     DOC("resize($self, workers, /)",
+         "Have so many workers from now on. Those that are too many end after the task at hand.")},
+    {"handover", (PyCFunction)engine_handover, METH_O,
+     DOC("handover($self, index, /)",
          "What a worker that is not forked from this process needs: (bytes, descriptors) for shoal._ext.attach there.\n"
          "The descriptors stay the engine's.")},
     {"work", (PyCFunction)engine_work, METH_VARARGS,
@@ -216,7 +222,8 @@ static PyMethodDef engine_methods[] = {
 
 static PyGetSetDef engine_getset[] = {
     {"doorbell", (getter)get_doorbell, NULL, PyDoc_STR("Kind of doorbell in use."), NULL},
-    {"workers", (getter)get_workers, NULL, PyDoc_STR("Number of workers."), NULL},
+    {"workers", (getter)get_workers, NULL, PyDoc_STR("Number of workers, without those that are to end."), NULL},
+    {"room", (getter)get_room, NULL, PyDoc_STR("Number of workers that there can be."), NULL},
     {"broken", (getter)get_broken, NULL, PyDoc_STR("The exception that broke the pool, or None."), NULL},
     {"closed", (getter)get_closed, NULL, PyDoc_STR("True after close() or terminate()."), NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -107,7 +107,7 @@ static void note_child(struct module_state *state)
     foreign_reap(state);
     struct engine *engine = forking_engine(state);
     if (engine != NULL)
-        hold_all(state, engine->first_holder + (unsigned)engine->forking_index);
+        hold_all(state, engine->workers[engine->forking_index].holder);
     else if (!foreign_add(state))
         hold_all(state, HOME_UNWATCHED_HOLDER);
 }

@@ -23,8 +23,6 @@
 
 #include <string.h>
 
-#include <shoal/killpoint.h>
-
 #include "engine.h"
 #include "worker.h"
 
@@ -74,7 +72,6 @@ static PyObject *pack(PyObject *module, PyObject *object)
         block = pack_message(state, &out);
     outgoing_clear(&out);
     shoal_encoder_free(encoder);
-    SHOAL_KILL_POINT("share: packed");
     return (PyObject *)block;
 }
 
@@ -87,13 +84,6 @@ static bool has_shared(const struct outgoing *out)
     }
     return false;
 }
-
-#ifdef SHOAL_KILL_POINTS
-static bool kill_first(struct engine *engine)
-{
-    return engine->workers[0].peer.pidfd >= 0 && shoal_peer_signal(&engine->workers[0].peer, SIGKILL) >= 0;
-}
-#endif
 
 PyObject *handle_carry(struct engine *engine, PyObject *object)
 {
@@ -113,7 +103,6 @@ PyObject *handle_carry(struct engine *engine, PyObject *object)
         shoal_encoder_free(encoder);
         if (block != NULL)
             carried = PyObject_CallOneArg(state->make_carried, (PyObject *)block);
-        SHOAL_PARENT_POINT("carry: packed", kill_first(engine));
         Py_XDECREF(block);
     }
     PyErr_Clear();
@@ -122,10 +111,6 @@ PyObject *handle_carry(struct engine *engine, PyObject *object)
 
 static struct block *copy_block(struct module_state *state, const uint8_t *start, uint64_t bytes)
 {
-    if (bytes < BASE) {
-        raise_damaged(state, "this is no shared object");
-        return NULL;
-    }
     struct block *copy = block_allocate(state, bytes, BLOCK_READ_ONLY);
     if (copy == NULL)
         return NULL;
@@ -273,7 +258,6 @@ static PyObject *unpack(PyObject *module, PyObject *args)
     giver.base = start + BASE;
     giver.readonly = readonly;
     PyObject *object = decode(&giver);
-    SHOAL_KILL_POINT("share: unpacked");
     Py_XDECREF(giver.pages);
     Py_DECREF(source);
     return object;
@@ -287,7 +271,6 @@ static PyObject *take_in(PyObject *module, PyObject *source)
     uint8_t *start;
     uint64_t bytes;
     struct block *block = block_behind(state, source, &start, &bytes);
-    SHOAL_KILL_POINT("share: arrived");
     if (block == NULL) { /* it came in band */
         Py_buffer view;
         if (PyObject_GetBuffer(source, &view, PyBUF_SIMPLE) < 0)
@@ -300,7 +283,7 @@ static PyObject *take_in(PyObject *module, PyObject *source)
         struct block *copy = copy_block(state, start, bytes);
         return copy == NULL ? NULL : Py_BuildValue("NO", copy, Py_False);
     }
-    if (block->kind == BLOCK_USER && block->epoch == state->fork_epoch && bytes >= BASE) { /* ours, as good as gone */
+    if (block->kind == BLOCK_USER && block->epoch == state->fork_epoch) { /* ours, and it was as good as gone */
         uint64_t live = 1;
         memcpy(start, &live, sizeof live);
         block->packed = true;
@@ -333,10 +316,9 @@ static void wake_holders(struct module_state *state, uint64_t offset)
         for (unsigned i = 0; i < engine->worker_count; i++) {
             /* While a task is under way we may not have heard yet who has kept it. */
             if (engine->in_flight == 0 &&
-                shoal_arena_holds(engine->home->arena, offset, engine->first_holder + i) != 1)
+                shoal_arena_holds(engine->home->arena, offset, engine->workers[i].holder) != 1)
                 continue;
             concerned = true;
-            SHOAL_PARENT_POINT("retire: live cleared", shoal_peer_signal(&engine->workers[i].peer, SIGKILL));
             engine_order_sweep(engine, i);
         }
         if (concerned)
@@ -443,7 +425,6 @@ void handles_sweep(struct engine *engine)
         result_flush_releases(engine);
     if (asked == side->sweep_done)
         return;
-    SHOAL_KILL_POINT("sweep: to be answered");
     side->sweep_done = asked;
     struct record record = {.kind = RECORD_SWEPT, .block_bytes = asked, .block_offset = HOME_NO_BLOCK,
                             .adopted = HOME_NO_BLOCK};

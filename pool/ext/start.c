@@ -112,7 +112,7 @@ static int watch(struct engine *engine, unsigned index, PyObject *started)
 int engine_start_worker(struct engine *engine, unsigned index)
 {
     struct worker *worker = &engine->workers[index];
-    worker->stopped = false;
+    worker->stopped = worker->retired = false;
     engine_inherit_fork(engine);
     engine->forking_index = (int)index;
     engine->forking_thread = PyThread_get_thread_ident();
@@ -123,7 +123,6 @@ int engine_start_worker(struct engine *engine, unsigned index)
     if (watch(engine, index, started) < 0)
         goto failed;
     worker->incarnation++;
-    worker->seen_bytes = 0;
     worker->stopped = false; /* who marked it during the fork could not tell it */
     if (engine->terminated != NULL || engine->broken != NULL) { /* another thread ended the pool during the fork */
         worker->stopped = true;
@@ -132,10 +131,12 @@ int engine_start_worker(struct engine *engine, unsigned index)
         shoal_peer_signal(&worker->peer, SIGKILL);
     } else if (engine->closed && engine->groups == NULL && engine_all_done(engine)) {
         engine_stop_workers(engine);
+    } else if (index >= engine->worker_target) { /* or has made it smaller */
+        resize_retire(engine, index);
     }
     return 0;
 failed:
-    shoal_arena_forget(engine->home->arena, engine->first_holder + index);
+    shoal_arena_forget(engine->home->arena, engine->workers[index].holder);
     if (!engine->open)
         return -1; /* Engine.start raises it */
     engine->failed_starts++;

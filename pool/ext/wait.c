@@ -70,7 +70,7 @@ static struct thread_waiter *own_waiter(struct engine *engine)
         if (own->thread == thread)
             return own;
     }
-    struct thread_waiter *own = PyMem_Calloc(1, sizeof *own + engine->worker_count * sizeof own->watched[0]);
+    struct thread_waiter *own = PyMem_Calloc(1, sizeof *own + engine->worker_max * sizeof own->watched[0]);
     if (own == NULL) {
         PyErr_NoMemory();
         return NULL;
@@ -113,7 +113,7 @@ void engine_free_waiters(struct engine *engine)
 static int update_watches(struct engine *engine, struct thread_waiter *own, int extra_fd)
 {
     int error = 0;
-    for (unsigned i = 0; i < engine->worker_count && error >= 0; i++) {
+    for (unsigned i = 0; i < engine->worker_most && error >= 0; i++) {
         struct worker *worker = &engine->workers[i];
         uint64_t now = worker->peer.pidfd >= 0 ? worker->incarnation : 0;
         if (own->watched[i] == now)

@@ -40,9 +40,10 @@ void worker_read_orders(struct engine *engine)
         shoal_ring_pop(side->own->orders);
         if (order.kind == ORDER_STOP) {
             side->stop = true;
+        } else if (order.kind == ORDER_RETIRE) {
+            side->retire = true;
         } else if (order.kind == ORDER_SWEEP) {
             side->sweep_asked = order.size_bytes;
-            SHOAL_KILL_POINT("sweep: asked");
         } else if (order.kind == ORDER_GRANT) {
             side->lease_waiting = false;
             side->lease_error = order.error;
@@ -330,12 +331,17 @@ static bool serve_one(struct engine *engine)
 static int serve(struct engine *engine)
 {
     struct worker_side *side = engine->side;
-    while ((engine->max_tasks == 0 || side->served < engine->max_tasks) && !side->unsound) {
-        if (serve_one(engine))
+    while ((engine->max_tasks == 0 || side->served < engine->max_tasks) && !side->unsound && !side->retire) {
+        if (serve_one(engine)) {
+            if (orders_there(side)) /* it may be for now */
+                worker_read_orders(engine);
             continue;
+        }
         worker_read_orders(engine);
         if (side->stop)
             return 0;
+        if (side->retire)
+            break;
         if (engine->state->sweeper != NULL || side->sweep_asked != side->sweep_done)
             handles_sweep(engine);
         /* Out of work: now even a lazy sleeper wants to hear what we have handed in. */
@@ -378,7 +384,7 @@ static int protect(struct engine *engine, unsigned index)
         error = shoal_ring_protect(engine->workers[index].results, SHOAL_RING_WRITER);
     if (error >= 0)
         error = shoal_ring_protect(engine->workers[index].orders, SHOAL_RING_READER);
-    for (unsigned i = 0; i < engine->worker_count; i++) {
+    for (unsigned i = 0; i < engine->worker_most; i++) {
         if (i == index)
             continue;
         shoal_ring_detach(engine->workers[i].results);

@@ -21,7 +21,7 @@ struct worker_side {
     struct shoal_decoder *decoder;
     bool encoder_busy;
     PyObject *encode_error;
-    bool stop;
+    bool stop, retire;
     pid_t parent;
     struct shoal_peer pool_process; /* of our pool, if that is not our parent; else pidfd -1 */
     uint32_t served;

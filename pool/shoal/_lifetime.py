@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from shoal import _ext
 from shoal._cpus import usable_cpus
 from shoal._inherited import let_inherit
-from shoal._kills import look
 from shoal._spawn import SpawnStart
 from shoal._worker import ForkStart
 from shoal._worker_settings import WorkerSettings
@@ -52,8 +51,8 @@ class Lifetime:
         task_error: Callable[..., BaseException] = task_error,
     ) -> None:
         start = ForkStart(settings) if method == "fork" else SpawnStart(method, settings)
-        self.engine = _ext.Engine(workers, start, settings.max_tasks, task_error)
-        self.tasks_ahead = max(TASKS_AHEAD_MIN, TASKS_AHEAD_PER_WORKER * workers)
+        self.engine = _ext.Engine(workers, start, settings.max_tasks, task_error, settings.room(workers))
+        self.tasks_ahead = _tasks_ahead(workers)
         self.retrying: set[Retry] = set()
         self._closing = False
         self._feeding: set[_ext.Group] = set()
@@ -69,7 +68,13 @@ class Lifetime:
         except BaseException:
             self.engine.terminate(PoolTerminated("the pool could not be started"))
             raise
-        look()
+
+    def resize(self, workers: int) -> int:
+        """Have so many workers; return how many it is to be by now, as other threads may resize as well."""
+        self.engine.resize(workers)
+        workers = self.engine.workers
+        self.tasks_ahead = _tasks_ahead(workers)
+        return workers
 
     def feed(self, group: _ext.Group, bounded: bool = False) -> None:
         """Keep a lazy call until all its tasks have ended, even if nobody takes the results.
@@ -127,6 +132,10 @@ class Lifetime:
         for retry in list(self.retrying):
             retry.end(PoolTerminated(why))
         self.engine.terminate(PoolTerminated(why))
+
+
+def _tasks_ahead(workers: int) -> int:
+    return max(TASKS_AHEAD_MIN, TASKS_AHEAD_PER_WORKER * workers)
 
 
 def worker_count(asked: int | None, complaint: str) -> int:

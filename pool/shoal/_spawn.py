@@ -127,7 +127,7 @@ class SpawnStart:
 
     def __call__(self, engine: _ext.Engine, index: int) -> int | tuple[int, int]:
         """Start worker `index`; return its pid, and for a child of the forkserver where to read its exit status."""
-        handover, descriptors = engine.handover()
+        handover, descriptors = engine.handover(index)
         first, rest = _preparation(self._settings.worker_name(index))
         worker = SpawnedWorker()
         worker.index = index

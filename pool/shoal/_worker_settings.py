@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import operator
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from shoal._current import CurrentWorker
 from shoal._limits import ExecutorOptions, Options
 from shoal.errors import Payload, Stage, encode_error
 
+ROOM_MIN = 32  # workers that every pool can be resized to
 WorkerFunction = Callable[[CurrentWorker], object]
 
 
@@ -30,6 +33,7 @@ class WorkerOptions(TypedDict, total=False):
     """Keywords about workers that `Pool` and `ProcessPoolExecutor` take."""
 
     name: str | None
+    resizable_to: int | None
     worker_init: WorkerFunction | None
     worker_exit: WorkerFunction | None
 
@@ -63,6 +67,7 @@ class WorkerSettings:
     name: str  # of the pool
     named: bool  # by its maker: so the workers are called after it
     max_tasks: int  # 0: no limit
+    resizable_to: int | None
     stage: Stage = "initializer"  # in the worker: what it is at, for the error that ends it
 
     def plain(self) -> WorkerSettings:
@@ -72,6 +77,12 @@ class WorkerSettings:
     def worker_name(self, index: int) -> str:
         """Return how a worker is called: its process, and what it says."""
         return f"{self.name if self.named else 'ShoalWorker'}-{index + 1}"
+
+    def room(self, workers: int) -> int:
+        """Return how many workers there is to be room for."""
+        if self.resizable_to is not None:
+            return max(self.resizable_to, workers)
+        return max(ROOM_MIN, 2 * workers, 2 * len(os.sched_getaffinity(0)))
 
     # ---- in the worker ----
 
@@ -129,5 +140,15 @@ def worker_settings(
     for option in ("worker_init", "worker_exit"):
         if own.get(option) is not None and not callable(own[option]):
             raise TypeError(f"{option} must be a callable that takes the worker")
+    resizable_to = own.get("resizable_to")
+    if resizable_to is not None:
+        resizable_to = operator.index(resizable_to)
     functions = Functions(initializer, tuple(initargs), own.get("worker_init"), own.get("worker_exit"))
-    return WorkerSettings(functions, name or f"ShoalPool-{next(_numbers)}", bool(name), max_tasks or 0), others
+    settings = WorkerSettings(
+        functions,
+        name=name or f"ShoalPool-{next(_numbers)}",
+        named=bool(name),
+        max_tasks=max_tasks or 0,
+        resizable_to=resizable_to,
+    )
+    return settings, others

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`shoal.ProcessPoolExecutor`: the interface of `concurrent.futures.ProcessPoolExecutor` on Shoal's engine.
 
-When the interpreter exits, executors that are still open finish what was submitted before any other thread is joined
-and any exit function runs, and take nothing more, as those of `concurrent.futures` do.
+How they end when nobody shuts them down: _executor_end.py.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import functools
+import multiprocessing
 import signal
-import sys
 import threading
 import time
 import weakref
@@ -21,21 +20,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from shoal import _ext
-from shoal._executor_map import check_sizes, each_until, results_until
+from shoal._executor_end import at_exit, collect_orphans, end_for_good, finish
 from shoal._lifetime import Lifetime, register, start_context, worker_count
-from shoal._limits import ExecutorOptions, Limits, options, with_defaults
+from shoal._limits import ExecutorOptions, Limits, options
 from shoal._pool_worker import PoolWorker
 from shoal._retry import Retry
 from shoal._retry_map import RetriedIterator
 from shoal._worker_settings import ExecutorPoolOptions, worker_settings
 from shoal._workers import Workers
-from shoal.errors import PoolTerminated, future_error
+from shoal.errors import PoolTerminated, TaskTimeout, future_error
 from shoal.future import Future
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-    from shoal._progress import Bar
 
 OPEN, SHUT, TERMINATED, INHERITED = "open", "shut", "terminated", "inherited"
 
@@ -61,12 +58,14 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):
         A worker ends after this many tasks and is replaced.
     name : str, optional
         What the executor is called; its workers are called after it.
+    resizable_to : int, optional
+        How many workers `resize` is to be able to give it.
     worker_init, worker_exit : callable, optional
         Called as `worker_init(worker)` in each worker before its first task, after the initializer, and as
         `worker_exit(worker)` after its last one, whenever it ends in order: at shutdown, or when the worker has had its
         number of tasks. The worker is what `shoal.current_worker` returns. If worker_init raises, the executor is
         broken; what worker_exit raises is written to standard error.
-    timeout, grace, retries, retry_if, backoff, abort_on_error, progress, cancel_running
+    timeout, grace, retries, retry_if, backoff, abort_on_error, cancel_running
         Limits of all calls that do not say otherwise: see `options`.
     """
 
@@ -119,9 +118,6 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):
             Seconds before a task is sent again: each time twice as many as before, or `backoff(n)` before attempt n.
         abort_on_error : bool, optional
             The first error of a `map` ends it at once: what is left is taken back, what runs is stopped.
-        progress : bool, str or callable, optional
-            `map` shows on standard error how far it is: True, or a text to show beside, for a bar of tqdm; or a class
-            that makes a bar, such as `tqdm.tqdm` or a `functools.partial` of it.
         cancel_running : bool, optional
             `Future.cancel()` stops a call that runs, and so do those who call it: `asyncio` for one.
         """
@@ -134,7 +130,6 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
-        progress: Any = None,
     ) -> Iterator[Any]:
         """Yield `fn(*x)` for each x in `zip(*iterables)`, in order.
 
@@ -152,55 +147,47 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):
             How many tasks there may be whose results were not taken. So much of the input is pulled before `map`
             returns, and no more until some are taken, also when the executor is shut down; without a buffersize,
             shutdown lets all of the input be computed.
-        progress : bool, str or callable, optional
-            A progress bar: see `options`.
 
         Raises
         ------
         concurrent.futures.TimeoutError
             From the iterator: see `timeout`.
         """
-        check_sizes(chunksize, buffersize)
+        _check_sizes(chunksize, buffersize)
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._engine is None:
             self._start()
         lifetime = self._lifetime
         assert lifetime is not None
-        asked = self._limits if progress is None else with_defaults(options(progress=progress), self._limits)
-        bar = None if asked is None else asked.bar(*iterables)
-        ahead = buffersize or lifetime.tasks_ahead
-        if asked is not None and asked.retried:
-            results = self._map_retried(fn, zip(*iterables), ahead, deadline, asked, bar)
-            return results if bar is None else bar.of_iterator(results)
+        if self._limits is not None and self._limits.retried:
+            return self._map_retried(fn, zip(*iterables), buffersize or lifetime.tasks_ahead, deadline, self._limits)
         group = _ext.Group()
-        if asked is not None:
-            asked.apply_to(group)
-        bounded = buffersize is not None
+        if self._limits is not None:
+            self._limits.apply_to(group)
+        ahead = buffersize or lifetime.tasks_ahead
         group._begin(
-            lifetime.engine, fn, zip(*iterables), chunksize, True, _ext.Group.ORDERED, ahead, iterables, bounded
+            lifetime.engine,
+            fn,
+            zip(*iterables),
+            chunksize,
+            True,
+            _ext.Group.ORDERED,
+            ahead,
+            iterables,
+            buffersize is not None,
         )
-        lifetime.feed(group, bounded)
-        if bar is None:
-            return results_until(group, lifetime, deadline)
-        bar.counts = group._counts
-        return bar.of_iterator(results_until(group, lifetime, deadline))
+        lifetime.feed(group, buffersize is not None)
+        return _results(group, lifetime, deadline)
 
     def _map_retried(
-        self,
-        fn: Callable[..., Any],
-        items: Iterable[Any],
-        ahead: int,
-        deadline: float | None,
-        asked: Limits,
-        bar: Bar | None,
+        self, fn: Callable[..., Any], items: Iterable[Any], ahead: int, deadline: float | None, asked: Limits
     ) -> Iterator[Any]:
         def send(item: tuple[Any, ...]) -> Any:
             return self.submit(fn, *item)
 
-        sender = send if bar is None else bar.count(send)
-        results = RetriedIterator(sender, items, ahead, True, bool(asked.abort_on_error))
+        results = RetriedIterator(send, items, ahead, True, bool(asked.abort_on_error))
         results._pull()
-        return each_until(results, deadline)
+        return _each(results, deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; the workers end when all that were taken are done.
@@ -285,18 +272,28 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):
         with self._lock:
             if self._state != OPEN:
                 self._refuse()
-            if _at_exit.begun:
+            if at_exit.begun:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             if self._lifetime is None:
-                _collect_orphans()
+                collect_orphans()
                 lifetime = Lifetime(
                     self._max_workers, self._settings, self._mp_context.get_start_method(), future_error
                 )
-                self._finalizer = util.Finalize(self, _finish, args=(lifetime,), exitpriority=15)
+                self._finalizer = util.Finalize(self, finish, args=(lifetime,), exitpriority=15)
                 self._lifetime = lifetime
-                _at_exit.executors.add(self)
+                at_exit.executors.add(self)
             self._engine = self._lifetime.engine
             return self._engine
+
+    def _resize(self, workers: int) -> None:
+        with self._lock:
+            if self._state != OPEN:
+                self._refuse()
+            lifetime = self._lifetime
+            if lifetime is None:
+                self._max_workers = workers
+        if lifetime is not None:
+            self._max_workers = lifetime.resize(workers)
 
     def _terminate(self, why: str) -> None:
         with self._lock:
@@ -310,7 +307,7 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):
         """The interpreter exits: let what was submitted end."""
         if self._state == INHERITED or self._lifetime is None:
             return
-        _end_for_good(self._lifetime)
+        end_for_good(self._lifetime)
         self._finalizer.cancel()
 
     def _refuse(self) -> NoReturn:
@@ -325,7 +322,7 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):
             raise broken
         if self._state != OPEN:  # shut down by another thread meanwhile
             self._refuse()
-        if _at_exit.begun:
+        if at_exit.begun:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         future._settle(False, error)
 
@@ -354,6 +351,9 @@ class ExecutorView(ProcessPoolExecutor):
 
     def _start(self) -> _ext.Engine:
         return self._of._start()
+
+    def _resize(self, workers: int) -> None:
+        self._of._resize(workers)
 
     def _end_workers(self, number: signal.Signals) -> None:
         self._of._end_workers(number)
@@ -388,18 +388,49 @@ def _submit_limited(
     return future
 
 
-# Engines whose executor was dropped while calls were under way: they go on until those are done.
-_orphans: set[Lifetime] = set()
+def _take(take: Callable[[float | None], Any], deadline: float | None) -> Any:
+    """`take(seconds left)`; who waits for an executor is told of the deadline by concurrent.futures' own error."""
+    try:
+        return take(None if deadline is None else max(0.0, deadline - time.monotonic()))
+    except multiprocessing.TimeoutError as error:
+        if isinstance(error, TaskTimeout):
+            raise
+        raise concurrent.futures.TimeoutError from None
 
 
-def _finish(lifetime: Lifetime) -> None:
-    """The executor was dropped, or the interpreter exits: let what was submitted end, as concurrent.futures does."""
-    lifetime.close()
-    if util.is_exiting():
-        _end_for_good(lifetime)
+def _each(results: RetriedIterator, deadline: float | None) -> Iterator[Any]:
+    try:
+        while True:
+            try:
+                yield _take(results.next, deadline)
+            except StopIteration:
+                return
+    finally:
+        results.cancel()
+
+
+def _check_sizes(chunksize: int, buffersize: int | None) -> None:
+    if chunksize < 1:
+        raise ValueError("chunksize must be >= 1.")
+    if buffersize is None:
         return
-    _orphans.add(lifetime)
-    _collect_orphans()
+    if not isinstance(buffersize, int):
+        raise TypeError("buffersize must be an integer or None")
+    if buffersize < 1:
+        raise ValueError("buffersize must be None or > 0")
+
+
+def _results(group: _ext.Group, lifetime: Lifetime, deadline: float | None) -> Iterator[Any]:
+    try:
+        while True:
+            try:
+                value = [_take(group.next, deadline)]
+            except StopIteration:
+                return
+            yield value.pop()  # the one who gets it is the only one who holds it
+    finally:
+        # Closed early, or an element raised: nobody takes the rest.
+        lifetime.stop_feeding(group)
 
 
 def _logged(initializer: Callable[..., object] | None) -> Callable[..., object] | None:
@@ -414,45 +445,3 @@ def _initialize(initializer: Callable[..., object], *arguments: Any) -> None:
         LOGGER.critical("Exception in initializer:", exc_info=True)
         util._run_finalizers()  # type: ignore[attr-defined]  # a log may go through a queue, which has to be emptied
         raise
-
-
-def _collect_orphans() -> None:
-    """Free what those left whose calls are done by now."""
-    _orphans.difference_update([one for one in list(_orphans) if not one.retrying and one.engine.join(0)])
-
-
-def _end_for_good(lifetime: Lifetime) -> None:
-    lifetime.stop_bounded(RuntimeError("cannot schedule new futures after interpreter shutdown"))
-    lifetime.close()
-    interrupted = issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt)
-    try:
-        if not interrupted:
-            lifetime.join()
-            return
-    except KeyboardInterrupt:
-        pass
-    lifetime.terminate("the interpreter exited before this task ended")
-
-
-def _finish_orphans() -> None:
-    while _orphans:
-        _end_for_good(_orphans.pop())
-
-
-class _AtExit:
-    """What is done with the executors that are open when the interpreter exits."""
-
-    def __init__(self) -> None:
-        self.begun = False
-        self.executors: weakref.WeakSet[ProcessPoolExecutor] = weakref.WeakSet()
-
-    def __call__(self) -> None:
-        self.begun = True
-        for executor in list(self.executors):
-            executor._finish_for_good()
-        _finish_orphans()
-
-
-_at_exit = _AtExit()
-threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
-util.Finalize(None, _finish_orphans, exitpriority=14)  # for processes that do not end as the interpreter does

@@ -39,6 +39,24 @@ static void a_task_goes_its_way_once(void)
     tear_down(&f);
 }
 
+static void there_are_as_many_workers_as_the_owner_says(void)
+{
+    struct fixture f;
+    if (!set_up(&f, 4, 3, 0))
+        return;
+    ASSERT_EQ(shoal_taskqueue_set_active(f.queue, 0), -EINVAL);
+    ASSERT_EQ(shoal_taskqueue_set_active(f.queue, 4), -EINVAL);
+    shoal_taskqueue_returning(f.queue, 2);
+    ASSERT_EQ(shoal_taskqueue_spinner(f.queue), 2);
+    ASSERT_OK(shoal_taskqueue_set_active(f.queue, 1));
+    CU_ASSERT_PTR_NOT_NULL(shoal_taskqueue_worker_bell(f.queue, 2)); /* it may come back */
+    ASSERT_OK(shoal_taskqueue_bury(f.queue, 2)); /* as one of those that were too many */
+    ASSERT_OK(shoal_taskqueue_check(f.queue));
+    ASSERT_OK(shoal_taskqueue_set_active(f.queue, 3));
+    ASSERT_OK(shoal_taskqueue_check(f.queue));
+    tear_down(&f);
+}
+
 static void what_makes_no_sense_is_refused(void)
 {
     struct fixture f;
@@ -349,6 +367,7 @@ int main(void)
 {
     static const struct test tests[] = {
         { "a task goes its way once", a_task_goes_its_way_once },
+        { "there are as many workers as the owner says", there_are_as_many_workers_as_the_owner_says },
         { "what makes no sense is refused", what_makes_no_sense_is_refused },
         { "every slot can be used again", every_slot_can_be_used_again },
         { "a revoked task is claimed by nobody", a_revoked_task_is_claimed_by_nobody },
