@@ -228,7 +228,11 @@ struct shoal__queue_common {
     shoal__a32 spinner; /* the worker (index plus one) that will look for work next; itself. 0: none. A hint */
     uint32_t pad0;
     shoal__a64 idle[SHOAL__QUEUE_IDLE_WORDS]; /* bit: the worker sleeps, or is about to; itself. A hint */
-    uint8_t pad1[48];
+    /* taskqueue_lookout.c. Hints */
+    shoal__a32 lookout; /* the worker (index plus one) that sleeps for a tick at a time; itself. 0: none */
+    shoal__a32 pace;    /* the lookout: how many tasks are claimed in the time that a wake takes */
+    shoal__a32 spared;  /* 1: somebody was not woken, as there is a lookout; whoever would have. 0: the lookout */
+    uint8_t pad1[36];
 };
 
 struct shoal__queue_slot {
@@ -258,7 +262,7 @@ static_assert(sizeof(struct shoal__queue_common) == 192 && sizeof(struct shoal__
 
 #define SHOAL__FP_TASKQUEUE(hash)                                                                                      \
     SHOAL__FP(SHOAL__FP(SHOAL__FP((hash), sizeof(struct shoal__queue_owner)), sizeof(struct shoal__queue_common)),   \
-              SHOAL__QUEUE_IDLE_WORDS)
+              SHOAL__QUEUE_IDLE_WORDS * 1000 + offsetof(struct shoal__queue_common, lookout))
 
 /* ======================================== fingerprint ======================================== */
 

@@ -321,3 +321,10 @@ int shoal__sys_getcpu(void)
 {
     return result(sched_getcpu());
 }
+
+int shoal__sys_usable_cpus(void)
+{
+    cpu_set_t set;
+    int status = result(sched_getaffinity(0, sizeof set, &set));
+    return status < 0 ? status : CPU_COUNT(&set);
+}

@@ -77,5 +77,7 @@ uid_t shoal__sys_geteuid(void);
 int64_t shoal__sys_monotonic_ns(void);
 void shoal__sys_yield(void);
 int shoal__sys_getcpu(void);
+/* On how many CPUs this thread may run. */
+int shoal__sys_usable_cpus(void);
 
 #endif

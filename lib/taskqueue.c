@@ -140,6 +140,8 @@ static int handle_make(struct shoal_region *region, uint64_t offset, const struc
     queue->slot_count = config->slot_count;
     queue->worker_count = config->worker_count;
     queue->entry_count = 2ull * config->slot_count;
+    int cpu_count = shoal__sys_usable_cpus();
+    queue->cpu_count = cpu_count > 0 ? (uint32_t)cpu_count : config->worker_count; /* more than a thousand of them */
     queue->spin_ns = config->spin_ns < 0 ? SPIN_NS_DEFAULT : config->spin_ns;
     queue->owner = (void *)start;
     queue->descriptors = (void *)(start + at.descriptors);
@@ -267,7 +269,8 @@ int shoal_taskqueue_state(const struct shoal_taskqueue *queue, uint32_t slot, en
 
 static bool hints_sound(const struct shoal_taskqueue *queue)
 {
-    if (shoal__load_relaxed(&queue->common->spinner) > queue->worker_count)
+    if (shoal__load_relaxed(&queue->common->spinner) > queue->worker_count ||
+        shoal__load_relaxed(&queue->common->lookout) > queue->worker_count)
         return false;
     for (uint32_t i = 0; i < SHOAL__QUEUE_IDLE_WORDS; i++) {
         uint64_t bits = shoal__load_relaxed(&queue->common->idle[i]);

@@ -6,6 +6,7 @@
  *     taskqueue_owner.c   slots: acquire, publish, revoke, requeue, finish; the index ring
  *     taskqueue_repair.c  after a death or a scribble: bury, rescan
  *     taskqueue_wake.c    who sleeps, who comes, whom to wake (owner process and workers)
+ *     taskqueue_lookout.c who need not be woken while tasks are short (owner process and workers)
  *     taskqueue_turn.c    taking turns on one CPU (owner process and workers)
  *     taskqueue_watch.c   what a worker runs, and ending it: exactly one side gives the outcome
  *     taskqueue_worker.c  claim, start, spin, sleep
@@ -46,7 +47,11 @@ struct shoal__queue_mind {
     uint32_t late_looks; /* work that nobody had woken us for: should stay 0 while nobody dies or scribbles */
     bool coming;         /* our stance is COMING */
     struct shoal__turn turn;
-    uint8_t pad[24];
+    uint64_t seen_head; /* of the index ring, when it last went to sleep, or woke for a tick: taskqueue_lookout.c */
+    int64_t seen_ns;
+    uint8_t slow_ticks; /* in a row */
+    bool crowded;       /* there was more work than for those who came, since it last went to sleep */
+    uint8_t pad[6];
 };
 static_assert(sizeof(struct shoal__queue_mind) == SHOAL__CACHE_LINE, "no false sharing between threads");
 
@@ -57,6 +62,7 @@ struct shoal_taskqueue {
     uint32_t slot_count;
     uint32_t worker_count; /* how many there may be */
     uint64_t entry_count; /* twice slot_count */
+    uint32_t cpu_count;   /* on which this process may run */
     int64_t spin_ns;
 
     struct shoal__queue_owner *owner; /* part one */
@@ -150,6 +156,18 @@ static inline uint64_t shoal__queue_backlog(const struct shoal_taskqueue *queue)
  * the owner process). The caller has done a full fence since its last step. Returns how many.
  */
 int shoal__queue_wake(struct shoal_taskqueue *queue, uint32_t limit, int self);
+/* Wake a sleeper that is not `self`; false if there is none. */
+bool shoal__queue_wake_one(struct shoal_taskqueue *queue, int self);
+
+/* How many of `limit` sleepers are to be woken for a backlog of so many. The caller has done a full fence before. */
+uint64_t shoal__lookout_limit(struct shoal_taskqueue *queue, uint64_t backlog, uint64_t limit);
+/* The worker is about to sleep and has said so: is it the lookout from now on? */
+bool shoal__lookout_begin(struct shoal_taskqueue *queue, unsigned worker, int64_t now_ns);
+int64_t shoal__lookout_until(int64_t now_ns); /* so long it sleeps */
+/* A tick is over: does it sleep on? */
+bool shoal__lookout_stays(struct shoal_taskqueue *queue, unsigned worker, int64_t now_ns);
+/* It does not sleep any more. A full fence and a look at the index ring follow. */
+void shoal__lookout_end(struct shoal_taskqueue *queue, unsigned worker);
 
 /* The worker is dead: whatever was asked of it is not asked of its successor. */
 void shoal__watch_forget(struct shoal_taskqueue *queue, unsigned worker);

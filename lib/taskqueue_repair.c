@@ -4,8 +4,8 @@
  *
  * A worker's death by itself loses nothing: its tasks are named in their words, and each of its unfinished steps is one
  * that the next to come does anew. What must be undone is what others were told: that it would come (stance, spinner),
- * that it slept (idle bit), and a sleeper that it had taken to wake and did not ring. The last is why everybody is
- * woken.
+ * or look (lookout), that it slept (idle bit), and a sleeper that it had taken to wake and did not ring. The last is why
+ * everybody is woken.
  *
  * The index ring can lose entries only through a head that was scribbled over; the words tell which.
  */
@@ -70,6 +70,7 @@ int shoal_taskqueue_bury(struct shoal_taskqueue *queue, unsigned worker)
     shoal__watch_forget(queue, worker);
     shoal__and_seqcst(&queue->common->idle[worker / 64], ~shoal__idle_bit(worker));
     shoal__cas_seqcst(&queue->common->spinner, &mark, 0);
+    shoal__lookout_end(queue, worker);
     shoal__queue_rescan(queue);
     shoal_taskqueue_wake_all(queue);
     return 0;

@@ -9,7 +9,7 @@
  * a full fence, then looks at the index ring again, and wakes another if there is more than it can take. The caller
  * here has published before its own full fence. So either we see that it does not come, or it sees what we published.
  *
- * The warmest sleeper is woken first: the one that went to sleep last.
+ * The warmest sleeper is woken first: the one that went to sleep last; the lookout (taskqueue_lookout.c) last of all.
  */
 #include "taskqueue.h"
 
@@ -51,15 +51,16 @@ static uint64_t count_coming(const struct shoal_taskqueue *queue, uint64_t enoug
     return coming;
 }
 
-/* The sleeper that went to sleep last, or -1. */
+/* The sleeper that went to sleep last, or -1. The lookout only if it is the only one. */
 static int warmest_sleeper(const struct shoal_taskqueue *queue)
 {
     int warmest = -1;
+    uint32_t lookout = shoal__load_relaxed(&queue->common->lookout);
     uint64_t latest_ns = 0;
     for (uint32_t i = 0; i < shoal__idle_words(queue); i++)
         for (uint64_t bits = idle_bits(queue, i); bits != 0; bits &= bits - 1) {
             unsigned worker = i * 64 + (unsigned)__builtin_ctzll(bits);
-            uint64_t rest_ns = shoal__load_relaxed(&queue->workers[worker].rest_ns);
+            uint64_t rest_ns = worker + 1 == lookout ? 0 : shoal__load_relaxed(&queue->workers[worker].rest_ns);
             if (stance_of(queue, worker) == SHOAL__SLEEPING && (warmest < 0 || rest_ns > latest_ns)) {
                 warmest = (int)worker;
                 latest_ns = rest_ns;
@@ -78,6 +79,12 @@ static int wake_sleeper(struct shoal_taskqueue *queue, unsigned worker)
     return 1;
 }
 
+bool shoal__queue_wake_one(struct shoal_taskqueue *queue, int self)
+{
+    int sleeper = warmest_sleeper(queue);
+    return sleeper >= 0 && sleeper != self && wake_sleeper(queue, (unsigned)sleeper) > 0;
+}
+
 int shoal__queue_wake(struct shoal_taskqueue *queue, uint32_t limit, int self)
 {
     uint64_t backlog = shoal__queue_backlog(queue);
@@ -87,8 +94,11 @@ int shoal__queue_wake(struct shoal_taskqueue *queue, uint32_t limit, int self)
     uint32_t spinner = shoal__load_relaxed(&queue->common->spinner);
     if (backlog == 1 && spinner != 0 && spinner <= queue->worker_count && (int)spinner - 1 != self)
         return 0;
-    uint64_t coming = count_coming(queue, backlog, self);
-    uint64_t need = backlog - coming < limit ? backlog - coming : limit;
+    uint64_t need = shoal__lookout_limit(queue, backlog, limit);
+    if (need == 0)
+        return 0;
+    uint64_t left = backlog - count_coming(queue, backlog, self);
+    need = left < need ? left : need;
     int woken = 0;
     /* At most one try per worker: stances that are scribbled over must not keep us here. */
     for (uint32_t tries = 0; (uint64_t)woken < need && tries < queue->worker_count; tries++) {

@@ -65,8 +65,10 @@ static bool stop_coming(struct shoal_taskqueue *queue, unsigned worker)
 /* The same, and if there is work that we shall not take, somebody else is to. */
 static void pass_on(struct shoal_taskqueue *queue, unsigned worker)
 {
-    if (stop_coming(queue, worker))
-        shoal__queue_wake(queue, 1, (int)worker);
+    if (!stop_coming(queue, worker))
+        return;
+    queue->minds[worker].crowded = true;
+    shoal__queue_wake(queue, 1, (int)worker);
 }
 
 void shoal_taskqueue_leave(struct shoal_taskqueue *queue, unsigned worker)
@@ -264,27 +266,46 @@ bool shoal_taskqueue_linger(struct shoal_taskqueue *queue, unsigned worker, bool
     return true;
 }
 
+/* Until it is woken; as the lookout, for a tick at a time, until it stops being that. Returns as shoal_waiter_wait. */
+static int sleep_through(struct shoal_taskqueue *queue, unsigned worker, struct shoal_waiter *waiter, uint32_t ticket,
+                         int64_t deadline_ns, const sigset_t *mask, bool watches)
+{
+    for (;;) {
+        int64_t now_ns = shoal_now_ns();
+        int64_t until_ns = watches ? shoal__lookout_until(now_ns) : now_ns + REST_NS;
+        if (deadline_ns >= 0 && deadline_ns < until_ns)
+            until_ns = deadline_ns;
+        int status = shoal_waiter_wait(waiter, queue->bells[1 + worker], ticket, until_ns, mask);
+        if (status != 0 || !watches || until_ns == deadline_ns || !shoal__lookout_stays(queue, worker, shoal_now_ns()))
+            return status;
+    }
+}
+
 /* Sleep once. Returns > 0 woken or work, 0 deadline, -errno; *ret_work: there is work. */
 static int rest(struct shoal_taskqueue *queue, unsigned worker, struct shoal_waiter *waiter, int64_t deadline_ns,
                 const sigset_t *mask, struct extra extra, bool *ret_work)
 {
     struct shoal__queue_worker *line = &queue->workers[worker];
     struct shoal_doorbell *bell = queue->bells[1 + worker];
-    shoal__store_relaxed(&line->rest_ns, (uint64_t)shoal_now_ns());
+    int64_t now_ns = shoal_now_ns();
+    shoal__store_relaxed(&line->rest_ns, (uint64_t)now_ns);
     shoal__or_seqcst(&queue->common->idle[worker / 64], shoal__idle_bit(worker));
     queue->minds[worker].coming = false;
     shoal__store_relaxed(&line->stance, SHOAL__SLEEPING);
     spinner_clear(queue, worker);
+    bool watches = shoal__lookout_begin(queue, worker, now_ns);
     uint32_t ticket = shoal_doorbell_announce(bell, SHOAL_URGENT); /* full fence: all of the above before these looks */
     int status = 1;
     SHOAL_KILL_POINT("rest: announced");
     bool woken = shoal__load_relaxed(&line->stance) != SHOAL__SLEEPING;
     if (!woken && shoal__queue_backlog(queue) == 0 && !extra_wanted(extra))
-        status = shoal_waiter_wait(waiter, bell, ticket, deadline_ns, mask);
+        status = sleep_through(queue, worker, waiter, ticket, deadline_ns, mask, watches);
     SHOAL_KILL_POINT("rest: over");
     shoal_doorbell_retract(bell);
     shoal__and_seqcst(&queue->common->idle[worker / 64], ~shoal__idle_bit(worker));
+    shoal__lookout_end(queue, worker);
     *ret_work = stop_coming(queue, worker);
+    queue->minds[worker].late_looks += status == 0 && *ret_work && !watches;
     return status;
 }
 
@@ -307,17 +328,13 @@ int shoal_taskqueue_wait(struct shoal_taskqueue *queue, unsigned worker, struct 
     }
     for (;;) {
         bool work;
-        int64_t until_ns = shoal_now_ns() + REST_NS;
-        if (deadline_ns >= 0 && deadline_ns < until_ns)
-            until_ns = deadline_ns;
-        int status = rest(queue, worker, waiter, until_ns, mask, extra, &work);
+        int status = rest(queue, worker, waiter, deadline_ns, mask, extra, &work);
         if (status < 0) {
             if (work)
                 pass_on(queue, worker); /* the caller has something else to see to first */
             return status;
         }
         if (work) {
-            queue->minds[worker].late_looks += status == 0;
             shoal_taskqueue_returning(queue, worker);
             return 1;
         }

@@ -8,6 +8,7 @@ promises, and what its constants mean. The tests check small configurations, whi
     checker.py claim CRASHES=2 ENTRIES=2 TASKS=3 REVOKES=0      53 million states
     checker.py wake WORKERS=3 TASKS=1                           56 million, three workers of which one dies
     checker.py wake LATE=1 LEAVES=1                             46 million, all at once with two workers
+    checker.py wake CRASHES=1 TASKS=2 LOOKOUT=1                 19 million, and one may sleep as the lookout
     checker.py results CRASHES=2 LATE=1
 
 A state takes 12 bytes (hash compaction). A model is searched to its end or the check fails.

@@ -6,7 +6,9 @@ import pytest
 from checker import fails, holds, seeded_bugs
 
 NEEDS = {
+    "BUG_BURY_LEAVES_THE_LOOKOUT": ("CRASHES=1", "TASKS=1", "LOOKOUT=1"),
     "BUG_BURY_WAKES_NOBODY": ("CRASHES=1",),
+    "BUG_LOOKOUT_DOES_NOT_LOOK": ("CRASHES=0", "LOOKOUT=1"),
     "BUG_REQUEUE_WAKES_NOBODY": ("CRASHES=1",),
     "BUG_LEAVES_SILENTLY": ("CRASHES=0", "LEAVES=1"),
 }
@@ -26,6 +28,14 @@ def test_three_workers():
 
 def test_stores_that_come_late():
     holds("wake", "CRASHES=0", "TASKS=1", "LATE=1")
+
+
+def test_a_lookout():
+    holds("wake", "CRASHES=0", "TASKS=2", "LOOKOUT=1")
+
+
+def test_a_lookout_that_dies():
+    holds("wake", "CRASHES=1", "TASKS=1", "LOOKOUT=1")
 
 
 @pytest.mark.parametrize("bug", seeded_bugs("wake"))

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * wake.pml - who sleeps, who comes, whom to wake: a model of lib/taskqueue_wake.c, the sleeping half of
- * lib/taskqueue_worker.c, lib/doorbell.c, and shoal_taskqueue_bury with the requeue behind it (pool/ext/recover.c).
+ * wake.pml - who sleeps, who comes, whom to wake: a model of lib/taskqueue_wake.c, lib/taskqueue_lookout.c, the sleeping
+ * half of lib/taskqueue_worker.c, lib/doorbell.c, and shoal_taskqueue_bury with the requeue behind it
+ * (pool/ext/recover.c).
  *
  * Promise: no worker sleeps while a task is queued, although any worker may die at any step, and although none of the
- * time-outs of the C code (SHOAL__BELT_NS, REST_NS, LOOK_CLOSER_NS) is there to help.
+ * time-outs of the C code (SHOAL__BELT_NS, REST_NS, LOOK_CLOSER_NS) is there to help. The lookout's tick is: so while
+ * there is one, any wake may be left out, and the lookout sleeps on only if something was claimed since its last tick.
+ * (In C a few times more: these are ticks that come later.)
  *
  * How it is checked: user code does not end while a task is queued and somebody sleeps. So a wake that is lost is a
  * state in which nobody can move, which the checker reports (invalid end state).
@@ -31,6 +34,9 @@
 #ifndef LATE
 #define LATE 0 /* 1: stores may come late */
 #endif
+#ifndef LOOKOUT
+#define LOOKOUT 0 /* 1: a worker may sleep as the lookout */
+#endif
 #define PARENT WORKERS /* as the `self` of a waker */
 
 /* enum shoal__stance */
@@ -49,6 +55,7 @@ byte tail, head;       /* of the index ring */
 byte spinner;          /* worker plus one */
 bool idle[WORKERS];
 byte stance[WORKERS];
+byte lookout;          /* worker plus one */
 bool announced[WORKERS]; /* the urgency in the bell's word */
 bool rung[WORKERS];      /* the bell's word is not the sleeper's ticket any more */
 
@@ -120,7 +127,8 @@ inline queue_wake(self)
     :: else ->
         if
         :: backlog == 1 && spinner != 0 && spinner != self + 1 -> skip
-        :: else ->
+        :: atomic { lookout != 0 && stance[lookout - 1] == SLEEPING -> skip } /* somebody is spared */
+        :: !(backlog == 1 && spinner != 0 && spinner != self + 1) ->
             do
             :: atomic { other < WORKERS && coming < backlog ->
                     if
@@ -196,6 +204,19 @@ inline stop_coming(w)
 #endif
 }
 
+/* shoal__lookout_end */
+inline lookout_end(w)
+{
+    atomic {
+        if
+        :: lookout == w + 1 -> lookout = 0
+        :: else
+        fi;
+        watches = false;
+        seen = 0
+    }
+}
+
 inline pass_on(w)
 {
     stop_coming(w);
@@ -208,7 +229,7 @@ inline pass_on(w)
 proctype worker(byte w)
 {
     byte seen, backlog, coming, other, limit;
-    bool comes, work;
+    bool comes, work, watches;
 
 claim:
     {
@@ -256,6 +277,13 @@ wait:   /* shoal_taskqueue_wait */
         idle[w] = true;
         atomic { comes = false; store_stance(w, SLEEPING) };
         spinner_clear(w);
+        if /* shoal__lookout_begin */
+        :: atomic {
+                LOOKOUT && (lookout == 0 || stance[lookout - 1] != SLEEPING) ->
+                lookout = w + 1; watches = true; seen = head
+            }
+        :: true
+        fi;
         atomic { announced[w] = true; rung[w] = false };
 #ifndef BUG_NO_FENCE_AFTER_ANNOUNCE
         fence(w);
@@ -271,6 +299,7 @@ wait:   /* shoal_taskqueue_wait */
 #else
         :: true ->
 #endif
+lies_down:
             atomic {
                 arrive(w); /* a system call */
                 if
@@ -278,10 +307,28 @@ wait:   /* shoal_taskqueue_wait */
                 :: else -> asleep[w] = true
                 fi
             };
-end_sleeps: !asleep[w]
+end_sleeps: if
+            :: !asleep[w]
+#ifndef BUG_LOOKOUT_DOES_NOT_LOOK
+            :: atomic { watches && asleep[w] -> asleep[w] = false }; /* a tick is over */
+                if /* shoal__lookout_stays */
+                :: true
+                :: atomic { seen != head && lookout == w + 1 -> seen = head };
+                    if /* send_others */
+                    :: true
+                    :: atomic { w != 0 && idle[0] && stance[0] == SLEEPING -> stance[0] = WOKEN };
+                        ring(0, IF_ANNOUNCED)
+                    :: atomic { w != 1 && idle[1] && stance[1] == SLEEPING -> stance[1] = WOKEN };
+                        ring(1, IF_ANNOUNCED)
+                    fi;
+                    goto lies_down
+                fi
+#endif
+            fi
         fi;
         atomic { work = false; announced[w] = false; rung[w] = false };
         idle[w] = false;
+        lookout_end(w);
         stop_coming(w);
         if
         :: work -> work = false; returning(w); goto claim
@@ -294,7 +341,7 @@ end_of_life:
     atomic {
         asleep[w] = false;
         gone[w] = true;
-        seen = 0; backlog = 0; coming = 0; other = 0; limit = 0; comes = false; work = false
+        seen = 0; backlog = 0; coming = 0; other = 0; limit = 0; comes = false; work = false; watches = false
     };
 end_dead:
     alive[w];
@@ -393,7 +440,13 @@ inline recover(w)
         if
         :: spinner == w + 1 -> spinner = 0
         :: else
+        fi;
+#ifndef BUG_BURY_LEAVES_THE_LOOKOUT
+        if
+        :: lookout == w + 1 -> lookout = 0
+        :: else
         fi
+#endif
     };
 #ifndef BUG_BURY_WAKES_NOBODY
     wake_all();
