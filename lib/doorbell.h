@@ -87,6 +87,9 @@ int shoal__semaphore_sleep(struct shoal_waiter *waiter, struct shoal_doorbell *b
 int shoal__uring_ensure(struct shoal_waiter *waiter);
 /* Ask the kernel to complete when the bell is rung, without sleeping. For the probe. */
 int shoal__uring_arm(struct shoal_waiter *waiter, struct shoal_doorbell *bell, uint32_t ticket);
+/* Have event_fd written for each completion. Take completions, without sleeping: SHOAL_WAIT_* bits or -errno. */
+int shoal__uring_notify(struct shoal_waiter *waiter, int event_fd);
+int shoal__uring_collect(struct shoal_waiter *waiter);
 void shoal__uring_free(struct shoal__uring *uring);
 /* In a child: close the descriptor, touch nothing else (the ring's memory is not mapped here). */
 void shoal__uring_abandon(struct shoal__uring *uring);

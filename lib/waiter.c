@@ -204,10 +204,15 @@ static int return_quickly(struct shoal_waiter *waiter)
     return bits > 0 ? bits | SHOAL_WAIT_RANG : SHOAL_WAIT_RANG;
 }
 
+static bool used_by_its_thread(const struct shoal_waiter *waiter)
+{
+    return waiter->process == shoal__sys_getpid() && pthread_equal(waiter->thread, pthread_self());
+}
+
 int shoal_waiter_wait(struct shoal_waiter *waiter, struct shoal_doorbell *bell, uint32_t ticket, int64_t deadline_ns,
                       const sigset_t *mask)
 {
-    if (waiter->process != shoal__sys_getpid() || !pthread_equal(waiter->thread, pthread_self()))
+    if (!used_by_its_thread(waiter))
         return -EEXIST;
     if (bell != NULL && bell->kind != waiter->kind)
         return -EINVAL;
@@ -230,4 +235,39 @@ int shoal_waiter_wait(struct shoal_waiter *waiter, struct shoal_doorbell *bell, 
         if (bits != 0 || (deadline_ns >= 0 && shoal_now_ns() >= deadline_ns))
             return bits;
     }
+}
+
+/* ---- for those who sleep elsewhere ---- */
+
+int shoal_waiter_notify(struct shoal_waiter *waiter, int event_fd)
+{
+    if (waiter->kind != SHOAL_DOORBELL_URING)
+        return -ENOTSUP;
+    return used_by_its_thread(waiter) ? shoal__uring_notify(waiter, event_fd) : -EEXIST;
+}
+
+int shoal_waiter_arm(struct shoal_waiter *waiter, struct shoal_doorbell *bell, uint32_t ticket)
+{
+    if (waiter->kind != SHOAL_DOORBELL_URING)
+        return -ENOTSUP;
+    if (!used_by_its_thread(waiter))
+        return -EEXIST;
+    if (bell != NULL && bell->kind != waiter->kind)
+        return -EINVAL;
+    int status = shoal__uring_arm(waiter, bell, ticket);
+    if (status < 0)
+        return status;
+    /* As in a sleep: our wait is queued, so a ring after this look completes it. */
+    return bell != NULL && shoal__bell_rang(bell, ticket) ? SHOAL_WAIT_RANG : 0;
+}
+
+int shoal_waiter_collect(struct shoal_waiter *waiter)
+{
+    if (waiter->kind != SHOAL_DOORBELL_URING)
+        return -ENOTSUP;
+    if (!used_by_its_thread(waiter))
+        return -EEXIST;
+    for (size_t i = 0; i < waiter->watch_count; i++)
+        waiter->watches[i].ready = false;
+    return shoal__uring_collect(waiter);
 }

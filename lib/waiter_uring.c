@@ -277,3 +277,19 @@ int shoal__uring_sleep(struct shoal_waiter *waiter, struct shoal_doorbell *bell,
         return status;
     return reap(waiter);
 }
+
+/* ---- for those who sleep elsewhere ---- */
+
+int shoal__uring_notify(struct shoal_waiter *waiter, int event_fd)
+{
+    int status = shoal__uring_ensure(waiter);
+    return status < 0 ? status : io_uring_register_eventfd(&waiter->uring->ring, event_fd);
+}
+
+int shoal__uring_collect(struct shoal_waiter *waiter)
+{
+    if (waiter->uring == NULL)
+        return 0;
+    int status = enter(waiter->uring, false, -1, NULL);
+    return status < 0 && status != -EBUSY && status != -EINTR ? status : reap(waiter);
+}

@@ -129,6 +129,24 @@ SHOAL_API int shoal_waiter_wait(struct shoal_waiter *waiter, struct shoal_doorbe
  */
 SHOAL_API int shoal_waiter_ready(struct shoal_waiter *waiter, uint64_t *ret_tokens, int max);
 
+/*
+ * For those who sleep elsewhere, in an event loop's epoll: the same in three steps, none of which sleeps. An eventfd
+ * that is given once is written whenever something has happened that would have ended a wait; spurious ones come, too.
+ *
+ *     ticket = announce(bell); look for work; shoal_waiter_arm(waiter, bell, ticket)
+ *     ... event_fd is readable: shoal_waiter_collect(waiter), then read event_fd, retract(bell), look for work
+ *
+ * Arm says SHOAL_WAIT_RANG if the bell has been rung already: nothing may come of event_fd then. There is no belt for a
+ * ringer that died half way: look now and then. -EEXIST as above.
+ *
+ * Kind uring only, else -ENOTSUP. A bell of kind uring-eventfd has a descriptor that can be polled itself:
+ * edge-triggered, and never read, which would take a wake away from a waiter. (A ring that polls it cannot tell an
+ * eventfd of it: the kernel does not wake one eventfd by another.) A semaphore has none.
+ */
+SHOAL_API int shoal_waiter_notify(struct shoal_waiter *waiter, int event_fd);
+SHOAL_API int shoal_waiter_arm(struct shoal_waiter *waiter, struct shoal_doorbell *bell, uint32_t ticket);
+SHOAL_API int shoal_waiter_collect(struct shoal_waiter *waiter); /* bits SHOAL_WAIT_* of what has happened */
+
 /* CLOCK_MONOTONIC, in nanoseconds. */
 SHOAL_API int64_t shoal_now_ns(void);
 
