@@ -209,6 +209,8 @@ struct engine {
     uint64_t announcements;  /* the last announcement on the bell: only its maker retracts it */
     unsigned inside;         /* threads that look at the shared memory without the GIL */
     unsigned failed_spins;
+    struct inbox *inboxes, *attending; /* inbox.h: event loops that await; the one that sleeps on the bell, or NULL */
+    uint32_t bridged;                  /* awaited outcomes that the progress thread has to collect */
     bool progress_runs, progress_stop, progress_idle, progress_attends;
     bool progress_tends;  /* started to give memory back: it begins idle */
     bool progress_timed;  /* there may be memory to give back: it looks now and then */
@@ -282,6 +284,7 @@ int engine_wait(struct engine *engine, engine_predicate done, void *arg, int64_t
 /* Sleep on the bell (urgency SHOAL_AWAKE: only on descriptors) until something happens; the GIL is released meanwhile.
  * extra_fd (or -1) wakes as well. 0, or -1 with an exception (a signal handler raised). */
 int engine_sleep(struct engine *engine, enum shoal_urgency urgency, int extra_fd, int64_t deadline_ns);
+bool engine_has_arrivals(const struct engine *engine); /* something that was not drained */
 void engine_await_nobody_inside(struct engine *engine);
 void engine_free_waiters(struct engine *engine);
 void engine_wake_waiting(struct engine *engine); /* those whose predicate holds now */

@@ -10,6 +10,7 @@
 #include <signal.h>
 
 #include "group.h"
+#include "inbox.h"
 
 #define NO_POOL_KEEPS_BYTES (UINT64_C(8) << 20) /* so that the next pool starts in warm memory */
 
@@ -89,6 +90,7 @@ void engine_destroy(struct engine *engine)
     if (engine->epoch == engine->state->fork_epoch)
         end_workers_left(engine);
     engine_free_waiters(engine);
+    inboxes_engine_ended(engine);
     shoal_lifeline_close(&engine->lifeline);
     engine_discard_later(engine, engine->start); /* with the descriptors that it keeps for workers to be started */
     engine->start = NULL;

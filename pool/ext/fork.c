@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include "inbox.h"
 #include "worker.h"
 
 /* The engine for which this thread forks a worker, or NULL: the fork is somebody else's. Several threads may fork. */
@@ -197,6 +198,7 @@ static void forget_parents_side(struct engine *engine, bool keep_lifeline)
 {
     if (engine->dead)
         return;
+    inboxes_forget_parents(engine);
     engine_free_waiters(engine); /* of another epoch: abandoned, the parent's rings are not touched */
     for (unsigned i = 0; i < engine->worker_count; i++)
         engine_close_process(&engine->workers[i]);

@@ -6,6 +6,7 @@
 #include <structmember.h>
 
 #include "engine.h"
+#include "inbox.h"
 
 /*
  * The garbage collector is not told of an Item before it could be part of a cycle: one that was just submitted refers
@@ -68,6 +69,8 @@ void item_deliver(struct owner *owner, struct arrival *arrival)
         item_track(owner);
     owner->done = true;
     engine_finished(owner->engine, owner);
+    if (self->inbox != NULL)
+        inbox_arrived(self);
 }
 
 static void collect(struct item *self)
@@ -313,6 +316,8 @@ static PyObject *item_settle(struct item *self, PyObject *args)
     self->owner.done = true;
     if (self->owner.engine != NULL && !self->owner.engine->dead)
         engine_news(self->owner.engine);
+    if (self->inbox != NULL)
+        inbox_arrived(self);
     owner_run_watches(&self->owner);
     Py_RETURN_NONE;
 }
@@ -324,13 +329,14 @@ static int item_traverse(struct item *self, visitproc visit, void *arg)
     Py_VISIT(self->owner.watches);
     Py_VISIT(self->owner.engine);
     Py_VISIT(self->arrival.object);
-    return 0;
+    return inbox_item_traverse(self, visit, arg);
 }
 
 static int item_clear(struct item *self)
 {
     Py_CLEAR(self->value);
     Py_CLEAR(self->owner.watches);
+    inbox_item_clear(self);
     return 0;
 }
 

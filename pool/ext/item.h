@@ -14,6 +14,9 @@ struct item {
     bool cancelled;
     struct arrival arrival;
     PyObject *weakrefs;
+    struct inbox *inbox; /* of the event loop that awaits it: inbox.h. Strong, or NULL */
+    PyObject *future;    /* what is awaited there */
+    struct item *next_arrived;
 };
 
 struct item *item_make(PyTypeObject *type); /* Item or a subclass of it; needs no __init__ */

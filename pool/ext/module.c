@@ -8,6 +8,7 @@
 #include "engine.h"
 #include "handle.h"
 #include "imported.h"
+#include "inbox.h"
 #include "inherited.h"
 
 struct module_state *module_state_of(PyTypeObject *type)
@@ -157,6 +158,7 @@ static int module_exec(PyObject *module)
         module_add_type(module, &imported_spec, &state->imported_type, "Imported") < 0 ||
         module_add_type(module, &engine_spec, &state->engine_type, "Engine") < 0 ||
         module_add_type(module, &submitter_spec, &state->submitter_type, "Submitter") < 0 ||
+        module_add_type(module, &inbox_spec, &state->inbox_type, "Inbox") < 0 ||
         PyModule_AddFunctions(module, handle_methods) < 0)
         return -1;
     shoal_pickle_state_set_memory_meter(state->pickle, shoal_memory_available);
@@ -181,6 +183,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->engine_type);
     Py_VISIT(state->item_type);
     Py_VISIT(state->submitter_type);
+    Py_VISIT(state->inbox_type);
     Py_VISIT(state->group_type);
     Py_VISIT(state->block_type);
     Py_VISIT(state->view_type);
@@ -226,6 +229,7 @@ static void module_free(void *module)
     Py_CLEAR(state->engine_type);
     Py_CLEAR(state->item_type);
     Py_CLEAR(state->submitter_type);
+    Py_CLEAR(state->inbox_type);
     Py_CLEAR(state->group_type);
     Py_CLEAR(state->block_type);
     Py_CLEAR(state->view_type);

@@ -32,7 +32,7 @@ struct module_state {
     struct foreign *foreign;   /* children that others forked, and the blocks that they may look at */
     uint64_t fork_epoch;       /* grows by one in each forked child: objects of another epoch are not ours */
     PyTypeObject *engine_type, *item_type, *group_type, *block_type, *view_type, *inherited_type, *imported_type;
-    PyTypeObject *submitter_type;
+    PyTypeObject *submitter_type, *inbox_type;
     PyObject *pool_broken;      /* configured: reason -> exception for what cannot be done any more */
     PyObject *worker_lost;      /* configured by the Python layer: (index, pid, signal, code, what) -> exception */
     PyObject *task_error;       /* configured: payload -> exception */

@@ -16,6 +16,7 @@
  * A caller that is about to sleep on the bell itself sends it from "attends" to "parked" first.
  */
 #include "engine.h"
+#include "inbox.h"
 
 #include <signal.h>
 #include <stdint.h>
@@ -104,10 +105,11 @@ static void progress_loop(struct engine *engine)
     uint64_t drains_seen = engine->drains;
     int64_t idle_since = shoal_now_ns();
     while (!engine->progress_stop && !engine->dead) {
-        bool callers = engine->someone_drains || engine->drains != drains_seen;
+        bool others = engine->drains != drains_seen && engine->bridged == 0; /* those wait for nobody but us */
+        bool callers = engine->someone_drains || others;
         int64_t now = shoal_now_ns();
         if (!callers && look_after(engine))
-            callers = engine->watched == 0; /* do not wake for each single result */
+            callers = engine->watched == 0 && engine->bridged == 0; /* do not wake for each single result */
         else if (now >= engine->limits_ns)
             limits_look(engine);
         drains_seen = engine->drains;
@@ -119,11 +121,13 @@ static void progress_loop(struct engine *engine)
         if (done && now - idle_since > LINGER_NS) {
             idle(engine);
             idle_since = shoal_now_ns();
-        } else if (callers || engine->someone_drains) {
-            sleep_and_report(engine, SHOAL_AWAKE, now + (engine->someone_drains ? BEHIND_NS : PARK_NS));
+        } else if (callers || engine->someone_drains || inbox_attends(engine)) {
+            bool behind = engine->someone_drains || inbox_attends(engine);
+            sleep_and_report(engine, SHOAL_AWAKE, now + (behind ? BEHIND_NS : PARK_NS));
         } else {
             engine->progress_attends = true;
-            sleep_and_report(engine, engine->watched > 0 ? SHOAL_URGENT : SHOAL_LAZY, now + LINGER_NS);
+            bool urgent = engine->watched > 0 || engine->bridged > 0;
+            sleep_and_report(engine, urgent ? SHOAL_URGENT : SHOAL_LAZY, now + LINGER_NS);
             engine->progress_attends = false;
         }
     }

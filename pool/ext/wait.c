@@ -13,6 +13,7 @@
  * may give it to one of them, who wakes nobody: so no sleep is long.
  */
 #include "engine.h"
+#include "inbox.h"
 
 #include <errno.h>
 #include <math.h>
@@ -139,14 +140,18 @@ static int update_watches(struct engine *engine, struct thread_waiter *own, int 
 
 /* ---- sleeping ---- */
 
-static bool something_arrived(void *arg)
+bool engine_has_arrivals(const struct engine *engine)
 {
-    const struct engine *engine = arg;
     for (unsigned i = 0; i < engine->worker_count; i++) {
         if (!engine->workers[i].damaged && shoal_ring_used(engine->workers[i].results) > 0)
             return true;
     }
     return false;
+}
+
+static bool something_arrived(void *arg)
+{
+    return engine_has_arrivals(arg);
 }
 
 int engine_sleep(struct engine *engine, enum shoal_urgency urgency, int extra_fd, int64_t deadline_ns)
@@ -275,6 +280,8 @@ static void hand_over(struct engine *engine)
 {
     if (engine->waiting != NULL && !engine->someone_drains)
         sem_post(&engine->waiting->woken);
+    else if (engine->inboxes != NULL && !engine->dead)
+        inboxes_take_over(engine);
 }
 
 static int follow(struct engine *engine, engine_predicate done, void *arg, int64_t deadline_ns)

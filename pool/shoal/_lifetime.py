@@ -27,6 +27,7 @@ from shoal._worker_settings import WorkerSettings
 from shoal.errors import PoolTerminated, task_error
 
 if TYPE_CHECKING:
+    from shoal._aio import Seat
     from shoal._retry import Retry
 
 # How many tasks a lazy call looks ahead: enough that no worker waits for the caller.
@@ -54,6 +55,7 @@ class Lifetime:
         self.engine = _ext.Engine(workers, start, settings.max_tasks, task_error, settings.room(workers))
         self.tasks_ahead = _tasks_ahead(workers)
         self.retrying: set[Retry] = set()
+        self.seats: dict[int, Seat] = {}  # of event loops that have awaited calls, by their id
         self._closing = False
         self._feeding: set[_ext.Group] = set()
         self._bounded: weakref.WeakSet[_ext.Group] = weakref.WeakSet()

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from shoal import _ext
+from shoal._async_calls import AsyncCalls
 from shoal._executor_end import at_exit, collect_orphans, end_for_good, finish
 from shoal._lifetime import Lifetime, register, start_context, worker_count
 from shoal._limits import ExecutorOptions, Limits, options
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 OPEN, SHUT, TERMINATED, INHERITED = "open", "shut", "terminated", "inherited"
 
 
-class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):  # submit() is the former's
+class ProcessPoolExecutor(_ext.Submitter, Workers, AsyncCalls, concurrent.futures.Executor):  # submit() is the former's
     """An executor of worker processes with the interface of `concurrent.futures.ProcessPoolExecutor`.
 
     The workers start with the first call.
@@ -294,6 +295,13 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, concurrent.futures.Executor):
                 self._max_workers = workers
         if lifetime is not None:
             self._max_workers = lifetime.resize(workers)
+
+    def _taking_calls(self) -> Lifetime:
+        if self._engine is None:
+            self._start()
+        lifetime = self._lifetime
+        assert lifetime is not None
+        return lifetime
 
     def _terminate(self, why: str) -> None:
         with self._lock:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from shoal import _ext
+from shoal._async_calls import AsyncCalls
 from shoal._lifetime import Lifetime, register, start_context, worker_count
 from shoal._limits import Limits, Options, options, with_defaults
 from shoal._pool_worker import PoolWorker
@@ -41,7 +42,7 @@ RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"  # multiprocessing.pool's ow
 INHERITED = "INHERITED"
 
 
-class Pool(Workers, multiprocessing.pool.Pool):
+class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
     """A pool of worker processes with the interface of `multiprocessing.Pool`.
 
     Parameters
@@ -431,6 +432,11 @@ class Pool(Workers, multiprocessing.pool.Pool):
     def _check_running(self) -> None:
         if self._state != RUN:
             self._refuse()
+
+    def _taking_calls(self) -> Lifetime:
+        if self._state != RUN:
+            self._refuse()
+        return self._lifetime
 
     def _refuse(self) -> NoReturn:
         if self._state == INHERITED:
