@@ -16,7 +16,8 @@
  * submit.c encode and publish; submit_memory.c wait for room; drain.c read the result rings; wait.c sleep until
  * something is done; limits.c a task that takes too long or is not wanted any more; recover.c a worker has died;
  * start.c another one comes; resize.c more of them, or fewer; progress.c the thread behind it all; worker.c the loop in the child; worker_result.c how
- * it answers; worker_stop.c how it is stopped; attach.c a child that inherited nothing.
+ * it answers; worker_stop.c how it is stopped; worker_memory.c one
+ * that has grown too large; attach.c a child that inherited nothing.
  */
 #ifndef SHOAL_EXT_ENGINE_H
 #define SHOAL_EXT_ENGINE_H

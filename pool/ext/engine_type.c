@@ -214,7 +214,7 @@ static PyMethodDef engine_methods[] = {
          "What a worker that is not forked from this process needs: (bytes, descriptors) for shoal._ext.attach there.\n"
          "The descriptors stay the engine's.")},
     {"work", (PyCFunction)engine_work, METH_VARARGS,
-     DOC("work($self, index, setup, encode_error, arm=None, /)",
+     DOC("work($self, index, setup, encode_error, arm=None, max_memory=0, /)",
          "In the worker: serve until told to stop; returns the exit code. arm() is called before the first task that\n"
          "has a limit of time.")},
     {NULL, NULL, 0, NULL},

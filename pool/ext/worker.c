@@ -335,8 +335,13 @@ static int serve(struct engine *engine)
         if (serve_one(engine)) {
             if (orders_there(side)) /* it may be for now */
                 worker_read_orders(engine);
+            side->memory_pending = true;
+            if (memory_outgrown(side))
+                break;
             continue;
         }
+        if (memory_outgrown(side))
+            break;
         worker_read_orders(engine);
         if (side->stop)
             return 0;
@@ -348,7 +353,7 @@ static int serve(struct engine *engine)
         shoal_doorbell_ring(shoal_taskqueue_owner_bell(engine->queue), SHOAL_LAZY);
         int woken;
         Py_BEGIN_ALLOW_THREADS
-        int64_t deadline = shoal_now_ns() + LOOK_FOR_PARENT_NS;
+        int64_t deadline = memory_deadline(side, shoal_now_ns() + LOOK_FOR_PARENT_NS);
         woken = shoal_taskqueue_wait(engine->queue, side->index, side->waiter, deadline, NULL, orders_there, side);
         Py_END_ALLOW_THREADS
         if (woken == 0 && parent_gone(side))
@@ -441,7 +446,8 @@ PyObject *engine_work(struct engine *engine, PyObject *args)
 {
     unsigned int index;
     PyObject *setup, *encode_error, *arm = NULL;
-    if (!PyArg_ParseTuple(args, "IOO|O:work", &index, &setup, &encode_error, &arm))
+    unsigned long long max_memory = 0;
+    if (!PyArg_ParseTuple(args, "IOO|OK:work", &index, &setup, &encode_error, &arm, &max_memory))
         return NULL;
     if (index >= engine->worker_count || engine->epoch + 1 != engine->state->fork_epoch || engine->dead) {
         PyErr_SetString(PyExc_RuntimeError, "work() is for the worker itself");
@@ -452,6 +458,7 @@ PyObject *engine_work(struct engine *engine, PyObject *args)
     if (engine->side == NULL || protect(engine, index) < 0)
         return NULL;
     engine->side->arm = Py_XNewRef(arm);
+    memory_begin(engine->side, max_memory, engine->served_pid == 0);
     int error = shoal_lifeline_arm(&engine->lifeline);
     if (error >= 0 && engine->served_pid != 0) /* it lives, or the lifeline has killed us */
         error = shoal_peer_open(engine->served_pid, &engine->side->pool_process);

@@ -26,6 +26,10 @@ struct worker_side {
     struct shoal_peer pool_process; /* of our pool, if that is not our parent; else pidfd -1 */
     uint32_t served;
     uint64_t sweep_asked, sweep_done; /* numbers of orders */
+    /* worker_memory.c; memory_max 0: it may be as large as it likes */
+    uint64_t memory_max, memory_born;
+    int64_t memory_next_ns, memory_collect_ns; /* not before */
+    bool memory_pending;                       /* tasks were run since the last look */
     /* memory for results */
     uint64_t lease, lease_bytes, lease_limit;
     int lease_error;
@@ -87,6 +91,11 @@ void result_flush_releases(struct engine *engine);
 void stop_begin(struct engine *engine);  /* an item begins */
 void stop_settle(struct engine *engine); /* right before its outcome is handed in; does not return if it must not be */
 bool stop_drops(struct engine *engine);  /* nobody wants what is left of the batch */
+
+/* worker_memory.c */
+void memory_begin(struct worker_side *side, uint64_t max_bytes, bool forked);
+bool memory_outgrown(struct worker_side *side); /* between two tasks: is this one to end? May run user code */
+int64_t memory_deadline(const struct worker_side *side, int64_t deadline_ns); /* when to ask again if it is idle */
 
 /* worker.c */
 void worker_read_orders(struct engine *engine);

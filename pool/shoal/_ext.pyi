@@ -62,6 +62,7 @@ class Engine:
         setup: Callable[[], None],
         encode_error: Callable[[BaseException, Any, Engine], object],
         arm: Callable[[], object] | None = None,
+        max_memory: int = 0,
         /,
     ) -> int: ...
 

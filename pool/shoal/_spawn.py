@@ -21,6 +21,7 @@ What it does not do: start workers for a pool that a main module makes while a w
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import functools
 import io
 import mmap
 import os
@@ -166,7 +167,9 @@ class SpawnedWorker:
             for number in received[: self.engine_count]:
                 os.close(number)
             setup, *Received.here = received[self.engine_count :]
-            return engine.work(self.index, lambda: self._set_up(engine, setup), self.settings.encode_error, _stop.arm)
+            settings = self.settings
+            set_up = functools.partial(self._set_up, engine, setup)
+            return engine.work(self.index, set_up, settings.encode_error, _stop.arm, settings.max_memory)
 
         serve_and_exit(serve, self.settings)
 

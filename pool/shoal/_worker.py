@@ -119,7 +119,7 @@ class ForkStart:
 
         def serve() -> int:
             settle_in(index, settings, common.parent, self._signal_mask, forked=True, stdin=common.stdin)
-            return engine.work(index, settings.set_up, settings.encode_error, _stop.arm)
+            return engine.work(index, settings.set_up, settings.encode_error, _stop.arm, settings.max_memory)
 
         serve_and_exit(serve, settings)
 

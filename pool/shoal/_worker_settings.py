@@ -14,6 +14,7 @@ import dataclasses
 import itertools
 import operator
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -36,6 +37,7 @@ class WorkerOptions(TypedDict, total=False):
     resizable_to: int | None
     worker_init: WorkerFunction | None
     worker_exit: WorkerFunction | None
+    max_worker_memory: int | str | None
 
 
 class PoolOptions(Options, WorkerOptions, total=False):
@@ -68,6 +70,7 @@ class WorkerSettings:
     named: bool  # by its maker: so the workers are called after it
     max_tasks: int  # 0: no limit
     resizable_to: int | None
+    max_memory: int  # bytes; 0: no limit
     stage: Stage = "initializer"  # in the worker: what it is at, for the error that ends it
 
     def plain(self) -> WorkerSettings:
@@ -124,6 +127,26 @@ def _here() -> CurrentWorker:
 
 
 _numbers = itertools.count(1)
+UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
+UNITS |= {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
+
+
+def _bytes(asked: int | str | None) -> int:
+    """Return what `max_worker_memory` says; 0: there is no limit."""
+    if asked is None:
+        return 0
+    if isinstance(asked, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?\s*", asked.lower())
+        if found is None:
+            raise ValueError(f"max_worker_memory must be a number of bytes or like '2GB' or '500 MiB', not {asked!r}")
+        count = int(float(found[1]) * UNITS[found[2]])
+    elif isinstance(asked, bool):
+        raise TypeError("max_worker_memory must be a number of bytes or a string, not bool")
+    else:
+        count = operator.index(asked)
+    if not 0 < count < 1 << 63:
+        raise ValueError(f"max_worker_memory must be more than 0 bytes and fit into 63 bits, not {asked!r}")
+    return count
 
 
 def worker_settings(
@@ -150,5 +173,6 @@ def worker_settings(
         named=bool(name),
         max_tasks=max_tasks or 0,
         resizable_to=resizable_to,
+        max_memory=_bytes(own.get("max_worker_memory")),
     )
     return settings, others

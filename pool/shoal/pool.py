@@ -63,6 +63,8 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
         What the pool is called; its workers are called after it.
     resizable_to : int, optional
         How many workers `resize` is to be able to give it.
+    max_worker_memory : int or str, optional
+        Bytes, or "2GB", "500MiB": a worker that has more memory of its own ends after its task and is replaced.
     worker_init, worker_exit : callable, optional
         Called as `worker_init(worker)` in each worker before its first task, after the initializer, and as
         `worker_exit(worker)` after its last one, whenever it ends in order: when the pool is closed, or the worker has
