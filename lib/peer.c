@@ -61,7 +61,8 @@ int shoal_peer_signal(const struct shoal_peer *peer, int signal)
 int shoal_peer_reap(const struct shoal_peer *peer, struct shoal_peer_exit *ret_exit)
 {
     siginfo_t info;
-    int status = shoal__sys_waitid_pidfd(peer->pidfd, &info);
+    struct rusage usage;
+    int status = shoal__sys_waitid_pidfd(peer->pidfd, &info, &usage);
     if (status == -ECHILD) {
         int alive = shoal_peer_alive(peer);
         if (alive != 0)
@@ -78,6 +79,7 @@ int shoal_peer_reap(const struct shoal_peer *peer, struct shoal_peer_exit *ret_e
         .known = true,
         .signal = exited ? 0 : info.si_status,
         .exit_code = exited ? info.si_status : 0,
+        .peak_bytes = usage.ru_maxrss > 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0,
     };
     return 1;
 }

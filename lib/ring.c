@@ -241,7 +241,7 @@ int shoal_ring_note(struct shoal_ring *ring, uint64_t used_bytes)
 {
     if (!ring->writes || used_bytes > ring->room)
         return -EINVAL;
-    /* Release: a reader that looks while we live sees whole parts. The death of the writer orders everything. */
+    /* SYNC: ring-noted. A reader that looks while we live sees whole parts; our death orders everything. */
     shoal__store_release(&ring->writer->noted, ring->tail + RECORD_WORD_BYTES + used_bytes);
     SHOAL_KILL_POINT("note: noted");
     return 0;
@@ -322,7 +322,7 @@ int shoal_ring_salvage(struct shoal_ring *ring, const void **ret_payload, uint64
 {
     reader_begin(ring);
     uint64_t tail = shoal__load_acquire(&ring->writer->tail); /* SYNC: ring-tail */
-    uint64_t noted = shoal__load_relaxed(&ring->writer->noted); /* its writer is dead: there is nothing to race with */
+    uint64_t noted = shoal__load_acquire(&ring->writer->noted); /* SYNC: ring-noted */
     if (ring->broken || tail != ring->head)
         return ring->broken || !positions_valid(ring, ring->head, tail) ? -EBADMSG : -EAGAIN;
     if ((int64_t)(noted - tail) <= 0) /* of a record that was committed */

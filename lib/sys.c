@@ -269,12 +269,16 @@ int shoal__sys_pidfd_send_signal(int pidfd, int signal)
     return result(syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0));
 }
 
-int shoal__sys_waitid_pidfd(int pidfd, siginfo_t *ret_info)
+/* glibc's waitid() has no place for what the process used; the system call has. */
+int shoal__sys_waitid_pidfd(int pidfd, siginfo_t *ret_info, struct rusage *ret_usage)
 {
     siginfo_t info = { 0 };
-    int status = result(waitid((idtype_t)SHOAL__P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG));
-    if (status >= 0)
+    struct rusage usage = { 0 };
+    int status = result(syscall(SYS_waitid, SHOAL__P_PIDFD, pidfd, &info, WEXITED | WNOHANG, &usage));
+    if (status >= 0) {
         *ret_info = info;
+        *ret_usage = usage;
+    }
     return status;
 }
 

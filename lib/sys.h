@@ -18,6 +18,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 
@@ -66,7 +67,7 @@ int shoal__sys_sem_destroy(sem_t *semaphore);
 int shoal__sys_pidfd_open(pid_t pid, unsigned flags);
 int shoal__sys_pidfd_send_signal(int pidfd, int signal);
 /* WEXITED | WNOHANG. ret_info->si_pid is 0 if the child lives. */
-int shoal__sys_waitid_pidfd(int pidfd, siginfo_t *ret_info);
+int shoal__sys_waitid_pidfd(int pidfd, siginfo_t *ret_info, struct rusage *ret_usage);
 int shoal__sys_kill(pid_t pid, int signal);
 pid_t shoal__sys_getpid(void);
 pid_t shoal__sys_getppid(void);

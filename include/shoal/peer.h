@@ -26,6 +26,7 @@ struct shoal_peer_exit {
     bool known;    /* false: somebody else reaped it, only the death is certain */
     int signal;    /* that killed it, or 0 */
     int exit_code; /* if it ended by itself */
+    uint64_t peak_bytes; /* the most memory that it had resident, its children's excluded; 0: not known */
 };
 
 /* Take hold of a child that has not been reaped, or of any process that is known to live. -ESRCH, -EMFILE. */

@@ -71,8 +71,9 @@ SHOAL_API void shoal_ring_pop(struct shoal_ring *ring);
 SHOAL_API uint64_t shoal_ring_used(const struct shoal_ring *ring);
 
 /*
- * Reader, when the writer is known to be gone and all its records were read: what it had noted of a record and not
- * committed, in place. -EAGAIN: nothing; -EBADMSG: damaged.
+ * Reader, when all committed records were read: what the writer has noted of a record and not committed, in place.
+ * -EAGAIN: nothing; -EBADMSG: damaged. Of a writer that is gone, that is final. Of one that lives it is a look, void if
+ * shoal_ring_used() is not 0 afterwards: then the bytes may have run on into the next record.
  */
 SHOAL_API int shoal_ring_salvage(struct shoal_ring *ring, const void **ret_payload, uint64_t *ret_bytes);
 

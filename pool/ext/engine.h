@@ -15,9 +15,9 @@
  * Files: engine.c its making; engine_end.c its end; engine_inherit.c what goes by number; engine_type.c the type;
  * submit.c encode and publish; submit_memory.c wait for room; drain.c read the result rings; wait.c sleep until
  * something is done; limits.c a task that takes too long or is not wanted any more; recover.c a worker has died;
- * start.c another one comes; resize.c more of them, or fewer; progress.c the thread behind it all; worker.c the loop in the child; worker_result.c how
- * it answers; worker_stop.c how it is stopped; worker_memory.c one
- * that has grown too large; attach.c a child that inherited nothing.
+ * lost.c what is told of it; start.c another one comes; resize.c more of them, or fewer; progress.c the thread
+ * behind it all; worker.c the loop in the child; worker_result.c how it answers; worker_stop.c how it is stopped;
+ * worker_memory.c one that has grown too large; attach.c a child that inherited nothing.
  */
 #ifndef SHOAL_EXT_ENGINE_H
 #define SHOAL_EXT_ENGINE_H
@@ -114,6 +114,7 @@ struct entry {
     uint32_t next_item; /* of a batch: the next result that may come */
     uint64_t result_bytes; /* of the results that came */
     uint32_t claims;    /* how often a worker died while it had the task claimed */
+    uint8_t *kept;      /* lost.c: the beginning of a stream that the task ring has no more, or NULL */
     /* limits.c */
     bool unwanted;      /* cancelled while it ran: whatever comes is dropped */
     uint64_t stop_beat; /* what its worker was asked to stop */
@@ -148,6 +149,7 @@ struct worker {
     bool rings_apart;      /* in a block of their own: resize has added this worker */
     unsigned holder;       /* who it is for the arena: no two workers of this process share a number */
     uint64_t sweeps_asked, sweeps_done; /* numbers of the last ones */
+    uint64_t seen_bytes;   /* of memory, when it was last looked at; 0: it is not */
     bool ready, leaving, stopped, damaged;
     bool retired; /* told to end after its task, for another or for none: see resize.c */
     bool has_lease;
@@ -356,6 +358,7 @@ void engine_dealloc(struct engine *engine);
 int engine_traverse(struct engine *engine, visitproc visit, void *arg);
 PyObject *engine_start(struct engine *engine, PyObject *unused);
 PyObject *engine_inherit(struct engine *engine, PyObject *args);
+PyObject *engine_inherited_object(struct engine *engine, PyObject *number);
 /* NULL, or for outgoing.inheritance. */
 static inline const struct shoal_inheritance *engine_inheritance(const struct engine *engine)
 {

@@ -52,6 +52,13 @@ PyObject *engine_inherit(struct engine *engine, PyObject *args)
     Py_RETURN_NONE;
 }
 
+PyObject *engine_inherited_object(struct engine *engine, PyObject *number)
+{
+    if (engine->inherited == NULL || !Py_IS_TYPE(engine->inherited, engine->state->inherited_type))
+        Py_RETURN_NONE;
+    return inherited_object(engine->inherited, number);
+}
+
 void engine_inherit_in_worker(struct engine *engine)
 {
     if (engine->inherited == NULL)

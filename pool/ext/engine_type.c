@@ -201,6 +201,8 @@ static PyMethodDef engine_methods[] = {
     {"exit_code", (PyCFunction)engine_exit_code, METH_O,
      DOC("exit_code($self, pid, /)",
          "How this worker ended: its exit code, minus its signal, None if it runs, or it is not known.")},
+    {"inherited_object", (PyCFunction)engine_inherited_object, METH_O,
+     DOC("inherited_object($self, number, /)", "What goes by this number to forked workers; None if nothing does.")},
     {"pending", (PyCFunction)engine_pending, METH_NOARGS,
      DOC("pending($self, /)", "Items of this engine that are not done.")},
     {"stats", (PyCFunction)engine_stats, METH_NOARGS, DOC("stats($self, /)", "Counters, by name.")},

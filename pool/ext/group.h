@@ -89,6 +89,9 @@ void group_abort(struct shoal_group *self); /* its error has come: nothing more 
 PyObject *group_cancel(struct shoal_group *self, PyObject *args, PyObject *kwargs);
 PyObject *group_stop_method(struct shoal_group *self, PyObject *error);
 
+/* group_count.c */
+PyObject *group_counts(struct shoal_group *self, PyObject *unused);
+
 /* group_type.c */
 void group_collect(struct shoal_group *self); /* look for arrivals */
 

@@ -427,6 +427,8 @@ static PyMethodDef group_methods[] = {
                "abort: the first error ends the call.")},
     {"_stop", (PyCFunction)group_stop_method, METH_O,
      PyDoc_STR("_stop($self, error, /)\n--\n\nStop pulling; if there was more, `error` is the last outcome.")},
+    {"_counts", (PyCFunction)group_counts, METH_NOARGS,
+     PyDoc_STR("_counts($self, /)\n--\n\n(items that have ended, whether all have); runs no user code.")},
     {"watch", (PyCFunction)group_watch, METH_O,
      PyDoc_STR("watch($self, callback, /)\n--\n\nCall callback(self) once when done; False if it is done already.")},
     {"watch_lazily", (PyCFunction)group_watch_lazily, METH_O,

@@ -23,6 +23,8 @@
 
 #include <string.h>
 
+#include <shoal/killpoint.h>
+
 #include "engine.h"
 #include "worker.h"
 
@@ -72,6 +74,7 @@ static PyObject *pack(PyObject *module, PyObject *object)
         block = pack_message(state, &out);
     outgoing_clear(&out);
     shoal_encoder_free(encoder);
+    SHOAL_KILL_POINT("share: packed");
     return (PyObject *)block;
 }
 
@@ -84,6 +87,13 @@ static bool has_shared(const struct outgoing *out)
     }
     return false;
 }
+
+#ifdef SHOAL_KILL_POINTS
+static bool kill_first(struct engine *engine)
+{
+    return engine->workers[0].peer.pidfd >= 0 && shoal_peer_signal(&engine->workers[0].peer, SIGKILL) >= 0;
+}
+#endif
 
 PyObject *handle_carry(struct engine *engine, PyObject *object)
 {
@@ -103,6 +113,7 @@ PyObject *handle_carry(struct engine *engine, PyObject *object)
         shoal_encoder_free(encoder);
         if (block != NULL)
             carried = PyObject_CallOneArg(state->make_carried, (PyObject *)block);
+        SHOAL_PARENT_POINT("carry: packed", kill_first(engine));
         Py_XDECREF(block);
     }
     PyErr_Clear();
@@ -111,6 +122,10 @@ PyObject *handle_carry(struct engine *engine, PyObject *object)
 
 static struct block *copy_block(struct module_state *state, const uint8_t *start, uint64_t bytes)
 {
+    if (bytes < BASE) {
+        raise_damaged(state, "this is no shared object");
+        return NULL;
+    }
     struct block *copy = block_allocate(state, bytes, BLOCK_READ_ONLY);
     if (copy == NULL)
         return NULL;
@@ -258,6 +273,7 @@ static PyObject *unpack(PyObject *module, PyObject *args)
     giver.base = start + BASE;
     giver.readonly = readonly;
     PyObject *object = decode(&giver);
+    SHOAL_KILL_POINT("share: unpacked");
     Py_XDECREF(giver.pages);
     Py_DECREF(source);
     return object;
@@ -271,6 +287,7 @@ static PyObject *take_in(PyObject *module, PyObject *source)
     uint8_t *start;
     uint64_t bytes;
     struct block *block = block_behind(state, source, &start, &bytes);
+    SHOAL_KILL_POINT("share: arrived");
     if (block == NULL) { /* it came in band */
         Py_buffer view;
         if (PyObject_GetBuffer(source, &view, PyBUF_SIMPLE) < 0)
@@ -283,7 +300,7 @@ static PyObject *take_in(PyObject *module, PyObject *source)
         struct block *copy = copy_block(state, start, bytes);
         return copy == NULL ? NULL : Py_BuildValue("NO", copy, Py_False);
     }
-    if (block->kind == BLOCK_USER && block->epoch == state->fork_epoch) { /* ours, and it was as good as gone */
+    if (block->kind == BLOCK_USER && block->epoch == state->fork_epoch && bytes >= BASE) { /* ours, as good as gone */
         uint64_t live = 1;
         memcpy(start, &live, sizeof live);
         block->packed = true;
@@ -319,6 +336,7 @@ static void wake_holders(struct module_state *state, uint64_t offset)
                 shoal_arena_holds(engine->home->arena, offset, engine->workers[i].holder) != 1)
                 continue;
             concerned = true;
+            SHOAL_PARENT_POINT("retire: live cleared", shoal_peer_signal(&engine->workers[i].peer, SIGKILL));
             engine_order_sweep(engine, i);
         }
         if (concerned)
@@ -425,6 +443,7 @@ void handles_sweep(struct engine *engine)
         result_flush_releases(engine);
     if (asked == side->sweep_done)
         return;
+    SHOAL_KILL_POINT("sweep: to be answered");
     side->sweep_done = asked;
     struct record record = {.kind = RECORD_SWEPT, .block_bytes = asked, .block_offset = HOME_NO_BLOCK,
                             .adopted = HOME_NO_BLOCK};

@@ -13,8 +13,10 @@
 #include "engine.h"
 
 #include "group.h"
+#include "lost.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -60,6 +62,21 @@ static void read_status(struct worker *worker, struct shoal_peer_exit *end)
     end->exit_code = status < 0 ? 0 : (int)status;
 }
 
+/* Memory of one that is reaped by others, who do not tell how much it had. Looked at while it lives. */
+static void look_at_memory(struct worker *worker)
+{
+    char path[40], text[128] = "";
+    unsigned long long pages;
+    snprintf(path, sizeof path, "/proc/%d/statm", (int)worker->peer.pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    ssize_t got = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (got > 0 && sscanf(text, "%*u %llu", &pages) == 1 && pages > 0)
+        worker->seen_bytes = (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
 /* 1 and how it ended if it is dead, 0 if it lives. */
 static int reap(struct worker *worker, struct shoal_peer_exit *ret_end)
 {
@@ -67,23 +84,9 @@ static int reap(struct worker *worker, struct shoal_peer_exit *ret_end)
     int dead = worker->stillborn ? 1 : shoal_peer_reap(&worker->peer, ret_end);
     if (dead == 1 && !ret_end->known && worker->status_fd >= 0)
         read_status(worker, ret_end);
+    if (dead == 1 && ret_end->peak_bytes == 0)
+        ret_end->peak_bytes = worker->seen_bytes;
     return dead;
-}
-
-static PyObject *make_lost(struct engine *engine, unsigned index, pid_t pid, const struct shoal_peer_exit *end,
-                           const char *what)
-{
-    PyObject *error = NULL;
-    if (engine->state->worker_lost != NULL) {
-        PyObject *signal = end->known && end->signal ? PyLong_FromLong(end->signal) : Py_NewRef(Py_None);
-        PyObject *code = end->known && !end->signal ? PyLong_FromLong(end->exit_code) : Py_NewRef(Py_None);
-        error = PyObject_CallFunction(engine->state->worker_lost, "IlNNs", index, (long)pid, signal, code, what);
-    }
-    if (error == NULL) {
-        PyErr_Clear();
-        error = PyObject_CallFunction(PyExc_RuntimeError, "s", "a worker of the pool died");
-    }
-    return error;
 }
 
 static void deliver_exception(struct engine *engine, struct entry *entry, uint32_t item, PyObject *error)
@@ -159,7 +162,7 @@ static void recover_slot(struct engine *engine, uint32_t slot, enum shoal_task_s
                        : state == SHOAL_TASK_CLAIMED ? "the arguments could not be read: each worker that tried died"
                                                      : running;
     uint32_t generation = entry->generation;
-    PyObject *error = make_lost(engine, index, pid, end, what); /* Python code: another thread may end the pool */
+    PyObject *error = lost_error(engine, index, pid, end, what, slot); /* Python code: another thread may end the pool */
     if (entry->owner == NULL || entry->generation != generation) {
         Py_XDECREF(error);
         return;
@@ -183,7 +186,7 @@ static void recover_slots(struct engine *engine, unsigned index, pid_t pid, cons
         int error = shoal_taskqueue_state(engine->queue, slot, &state, &worker, &generation);
         if (error < 0 || generation != engine->entries[slot].generation ||
             (state != SHOAL_TASK_READY && state != SHOAL_TASK_CLAIMED && state != SHOAL_TASK_STARTED)) {
-            PyObject *lost = make_lost(engine, index, pid, end, "the task table was written over");
+            PyObject *lost = lost_error(engine, index, pid, end, "the task table was written over", slot);
             if (engine->entries[slot].owner != NULL)
                 fail_entry(engine, slot, lost);
             Py_XDECREF(lost);
@@ -294,7 +297,7 @@ static void recover_worker(struct engine *engine, unsigned index, const struct s
     if (!needs_workers(engine) || (worker->stopped && clean) || resize_dismisses(engine, index))
         return;
     if (engine_starts_in_vain(engine)) {
-        PyObject *error = make_lost(engine, index, pid, end, "workers die as soon as they are started");
+        PyObject *error = lost_error(engine, index, pid, end, "workers die as soon as they are started", LOST_NO_SLOT);
         engine_break(engine, error);
         Py_XDECREF(error);
         return;
@@ -349,6 +352,10 @@ void engine_look_closer(struct engine *engine)
         return;
     }
     engine->looked_ns = now;
+    for (unsigned i = 0; i < engine->worker_count; i++) {
+        if (engine->workers[i].status_fd >= 0 && engine->workers[i].peer.pidfd >= 0)
+            look_at_memory(&engine->workers[i]);
+    }
     bool waiting = false;
     for (uint32_t slot = 0; slot < ENGINE_SLOTS && !engine->dead; slot++) {
         enum shoal_task_state state;

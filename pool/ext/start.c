@@ -123,6 +123,7 @@ int engine_start_worker(struct engine *engine, unsigned index)
     if (watch(engine, index, started) < 0)
         goto failed;
     worker->incarnation++;
+    worker->seen_bytes = 0;
     worker->stopped = false; /* who marked it during the fork could not tell it */
     if (engine->terminated != NULL || engine->broken != NULL) { /* another thread ended the pool during the fork */
         worker->stopped = true;

@@ -13,6 +13,8 @@
  */
 #include "engine.h"
 
+#include "lost.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -87,6 +89,10 @@ void engine_reclaim_ring(struct engine *engine)
 {
     struct task_ring *ring = &engine->tasks;
     while (ring->count > 0 && !ring_record_needed(engine, &ring->records[ring->first])) {
+        const struct ring_record *record = &ring->records[ring->first];
+        const struct entry *entry = &engine->entries[record->slot];
+        if (entry->owner != NULL && entry->generation == record->generation)
+            lost_keep(engine, record->slot);
         ring->head = ring->records[ring->first].end;
         ring->first = (ring->first + 1) % (2 * ENGINE_SLOTS);
         ring->count--;
@@ -431,6 +437,10 @@ void entry_finish(struct engine *engine, uint32_t slot)
     engine_discard_later(engine, entry->owner);
     engine_discard_later(engine, entry->stop_error);
     entry->owner = entry->stop_error = NULL;
+    if (entry->kept != NULL) {
+        PyMem_RawFree(entry->kept);
+        entry->kept = NULL;
+    }
     engine->in_flight--;
     memory_task_took(engine, entry->result_bytes);
 }

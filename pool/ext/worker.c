@@ -44,6 +44,7 @@ void worker_read_orders(struct engine *engine)
             side->retire = true;
         } else if (order.kind == ORDER_SWEEP) {
             side->sweep_asked = order.size_bytes;
+            SHOAL_KILL_POINT("sweep: asked");
         } else if (order.kind == ORDER_GRANT) {
             side->lease_waiting = false;
             side->lease_error = order.error;

@@ -23,7 +23,6 @@ from shoal._ext import (
     load,
     loads,
 )
-from shoal._shared import Shared
 from shoal.arrays import array, empty, share
 from shoal.explain import explain, explain_stream
 
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
     from shoal._cpus import usable_cpus
     from shoal._current import CurrentWorker, current_worker
     from shoal._results import AsyncResult, IMapIterator, MapResult
+    from shoal._retry import Attempt
+    from shoal._shared import Shared
     from shoal.errors import (
         ArgumentDecodingError,
         PoolBroken,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArgumentDecodingError",
     "AsyncResult",
+    "Attempt",
     "CurrentWorker",
     "Future",
     "IMapIterator",
@@ -86,11 +88,12 @@ __all__ = [
     "usable_cpus",
 ]
 
-# Where the pool's names are found when they are first asked for. A process that only reads or writes pickles does not
+# Where the other names are found when they are first asked for. A process that only reads or writes pickles does not
 # need what they bring in: multiprocessing and concurrent.futures take longer to import than all of Shoal.
 _LATER = {
     "ArgumentDecodingError": "shoal.errors",
     "AsyncResult": "shoal.pool",
+    "Attempt": "shoal._retry",
     "CurrentWorker": "shoal._current",
     "Future": "shoal.future",
     "IMapIterator": "shoal.pool",
@@ -101,6 +104,7 @@ _LATER = {
     "ProcessPoolExecutor": "shoal.executor",
     "RemoteError": "shoal.errors",
     "ResultEncodingError": "shoal.errors",
+    "Shared": "shoal._shared",
     "TaskStopped": "shoal.errors",
     "TaskTimeout": "shoal.errors",
     "WorkerLost": "shoal.errors",

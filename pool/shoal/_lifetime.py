@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from shoal import _ext
 from shoal._cpus import usable_cpus
 from shoal._inherited import let_inherit
+from shoal._kills import look
 from shoal._spawn import SpawnStart
 from shoal._worker import ForkStart
 from shoal._worker_settings import WorkerSettings
@@ -70,6 +71,7 @@ class Lifetime:
         except BaseException:
             self.engine.terminate(PoolTerminated("the pool could not be started"))
             raise
+        look()
 
     def resize(self, workers: int) -> int:
         """Have so many workers; return how many it is to be by now, as other threads may resize as well."""

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from shoal import _ext
+
+if TYPE_CHECKING:
+    from shoal._progress import Bar
 
 Backoff = float | Callable[[int], float]
 FOR_EVER_S = 1e9  # 30 years: longer is no limit, and would not fit into the clock
@@ -26,6 +29,7 @@ class Options(TypedDict, total=False):
     retry_if: Callable[[BaseException], object] | None
     backoff: Backoff | None
     abort_on_error: bool | None
+    progress: Any
 
 
 class ExecutorOptions(Options, total=False):
@@ -44,6 +48,7 @@ class Limits(NamedTuple):
     backoff: Backoff | None = None
     abort_on_error: bool | None = None
     cancel_running: bool | None = None
+    progress: Any = None
 
     def over(self, others: Limits | None) -> Limits:
         """These; where nothing was asked for here, the others."""
@@ -51,6 +56,14 @@ class Limits(NamedTuple):
             return self
         nearest = [other if one is None else one for one, other in zip(self, others, strict=True)]
         return Limits._make(nearest)
+
+    def bar(self, *inputs: object) -> Bar | None:
+        """Begin the bar of a call over these inputs, if one was asked for."""
+        if self.progress is None or self.progress is False:
+            return None
+        from shoal._progress import Bar, length_of
+
+        return Bar(self.progress, length_of(inputs))
 
     @property
     def retried(self) -> bool:
@@ -81,9 +94,10 @@ def options(
     backoff: Any = None,
     abort_on_error: Any = None,
     cancel_running: Any = None,
+    progress: Any = None,
 ) -> Limits | None:
     """Check what a user gave; None if that was nothing."""
-    given = Limits(timeout, grace, retries, retry_if, backoff, abort_on_error, cancel_running)
+    given = Limits(timeout, grace, retries, retry_if, backoff, abort_on_error, cancel_running, progress)
     if all(one is None for one in given):
         return None
     if timeout is not None and not _seconds("timeout", timeout) > 0:
@@ -98,6 +112,11 @@ def options(
         raise TypeError("retry_if must be a callable that takes an exception")
     if backoff is not None and not callable(backoff) and _seconds("backoff", backoff) < 0:
         raise ValueError(f"backoff must be 0 seconds or more, not {backoff!r}")
+    if not (progress is None or isinstance(progress, bool | str) or callable(progress)):
+        raise TypeError(
+            "progress must be True, a description, or a class that makes a bar, such as tqdm.tqdm, "
+            f"not {type(progress).__name__}"
+        )
     return given
 
 

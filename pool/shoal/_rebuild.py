@@ -12,6 +12,8 @@ other objects in ``shoal._rebuild_objects``.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from shoal._ext import (
     _cell,
     _class,
@@ -47,7 +49,6 @@ from shoal._rebuild_objects import (
     _view,
 )
 from shoal._rebuild_type_parameter import _describe_type_parameter, _fill_type_parameter, _type_parameter
-from shoal._shared import _find_shared, _shared, _shared_at
 
 __all__ = [
     "_cached_property",
@@ -90,5 +91,18 @@ __all__ = [
     "_view",
 ]
 
+if TYPE_CHECKING:
+    from shoal._shared import _find_shared, _shared, _shared_at
+
 for _name in __all__:
-    globals()[_name].__module__ = __name__  # the place that pickles find them in, wherever they are defined
+    if _name in globals():
+        globals()[_name].__module__ = __name__  # the place that pickles find them in, wherever they are defined
+
+
+def __getattr__(name: str) -> object:
+    """Find what belongs to shared objects, which few pickles have in them."""
+    if name not in __all__:
+        raise AttributeError(f"module 'shoal._rebuild' has no attribute {name!r}")
+    from shoal import _shared
+
+    return getattr(_shared, name)

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import TYPE_CHECKING, Any
 
 from shoal import _ext
 from shoal._announce import Announcement
 
 if TYPE_CHECKING:
+    from shoal._limits import Limits
+    from shoal._progress import Bar
     from shoal._retry import Retry
     from shoal._retry_map import RetriedMap
 
 Callback = Callable[[Any], object]
+Callbacks = tuple[Callback | None, Callback | None]  # for a result, for an error
 
 
 class AsyncResult(_ext.Item):
@@ -63,6 +66,8 @@ class AsyncResult(_ext.Item):
 
 class MapResult(_ext.Group):
     """The result of `map_async` and `starmap_async`."""
+
+    _bar: Bar | None = None
 
     def cancel(self, running: bool = True) -> bool:
         """Take all of the call back; what workers are running of it is stopped, unless `running` is False.
@@ -135,6 +140,18 @@ class IMapIterator(_ext.Group):
 
 class IMapUnorderedIterator(IMapIterator):
     """The results of `imap_unordered`, in the order in which they arrive."""
+
+
+def map_result(callbacks: Callbacks | None, asked: Limits | None, items: Sized) -> MapResult:
+    """What `map` waits for: with callbacks, limits and a bar, if there are any."""
+    bar = None if asked is None else asked.bar(items)
+    if bar is not None:
+        result = bar.of_map(callbacks)
+    else:
+        result = MapResult() if callbacks is None else AnnouncedMapResult(*callbacks)
+    if asked is not None:
+        asked.apply_to(result)
+    return result
 
 
 def _successful(result: AsyncResult | MapResult) -> bool:

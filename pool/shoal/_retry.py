@@ -29,18 +29,25 @@ PID = "_shoal_pid"
 
 
 class Attempt(NamedTuple):
-    """One failed try of a task: its number from 1, what it died of, when it ended (`time.time`), its worker's pid."""
+    """One failed try of a task that was to be tried again (`retries`): what the last error has in its `attempts`."""
 
     number: int
+    """From 1."""
     error: BaseException
+    """What it died of."""
     ended: float
+    """When, as `time.time()` has it."""
     pid: int | None
+    """Of its worker; None if that is not known."""
 
     def __str__(self) -> str:
         text = str(self.error).partition("\n")[0]
         when = time.strftime("%H:%M:%S", time.localtime(self.ended))
         where = "" if self.pid is None else f" in worker {self.pid}"
         return f"attempt {self.number}, {when}{where}: {type(self.error).__name__}: {text}"
+
+
+Attempt.__module__ = "shoal"
 
 
 def attempt(data: bytes) -> Any:

@@ -15,7 +15,6 @@ import sys
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar, overload
 
 from shoal import _ext
-from shoal._shared import Shared, make
 
 T = TypeVar("T")
 _Mode = Literal["copy", "readonly", "open"]
@@ -23,6 +22,8 @@ _Mode = Literal["copy", "readonly", "open"]
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    from shoal._shared import Shared
 
 
 def empty(
@@ -100,6 +101,8 @@ def share(obj: Any, *, readonly: bool = False, writable: bool = False) -> Any:
     """
     if readonly and writable:
         raise ValueError("an array cannot be shared as readonly and as writable")
+    from shoal._shared import Shared, make
+
     if type(obj) is Shared and not writable:
         return obj
     if not writable and not _is_plain_array(obj):

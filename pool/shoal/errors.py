@@ -53,15 +53,34 @@ class WorkerLost(BrokenProcessPool):
         Its exit code, if it exited.
     what : str
         What it was doing, and which element of a map-like call is lost.
+    memory : int or None
+        The most memory that it had resident, in bytes, as far as anybody knows.
+    cause : str
+        Why it ended, as far as that can be told: the kernel, for lack of memory; a crash; somebody's signal.
+    task : str
+        The call that is lost, as `name(arguments)`, short; empty if it is not known.
     """
 
-    def __init__(self, worker: int, pid: int, signal: int | None, exit_code: int | None, what: str = "") -> None:
-        super().__init__(worker, pid, signal, exit_code, what)
+    def __init__(
+        self,
+        worker: int,
+        pid: int,
+        signal: int | None,
+        exit_code: int | None,
+        what: str = "",
+        memory: int | None = None,
+        cause: str = "",
+        task: str = "",
+    ) -> None:
+        super().__init__(worker, pid, signal, exit_code, what, memory, cause, task)
         self.worker = worker
         self.pid = pid
         self.signal = signal
         self.exit_code = exit_code
         self.what = what
+        self.memory = memory
+        self.cause = cause
+        self.task = task
 
     def __str__(self) -> str:
         if self.signal is not None:
@@ -71,7 +90,14 @@ class WorkerLost(BrokenProcessPool):
         else:
             end = "is gone (its exit status was collected by somebody else)"
         what = self.what or "while it ran a task"
-        return f"worker {self.worker} (pid {self.pid}) {end}{' ' if what.startswith('while') else ': '}{what}"
+        lines = [f"worker {self.worker} (pid {self.pid}) {end}{' ' if what.startswith('while') else ': '}{what}"]
+        if self.task:
+            lines[0] += f": {self.task}"
+        if self.cause:
+            lines.append(f"likely cause: {self.cause}")
+        if self.memory is not None:
+            lines.append(f"memory: {self.memory / 2**20:,.1f} MiB at most")
+        return "\n  ".join(lines)
 
 
 if TYPE_CHECKING or concurrent.futures.TimeoutError is TimeoutError:
@@ -264,6 +290,12 @@ def _make_task_error(
     return error
 
 
+def _worker_lost(*told: Any) -> BaseException:
+    from shoal._lost import worker_lost
+
+    return worker_lost(*told)
+
+
 def pool_broken(reason: BaseException) -> PoolBroken:
     """Make what every call on a broken pool raises, from the exception that broke it. Called by the engine."""
     if isinstance(reason, PoolBroken):
@@ -329,7 +361,7 @@ def _traceback_of(error: BaseException) -> str:
 
 # What the engine, which is C, takes from here; and in a pool, reducers that were registered with multiprocessing count.
 _ext.configure(
-    worker_lost=WorkerLost,
+    worker_lost=_worker_lost,
     task_error=task_error,
     pool_broken=pool_broken,
     task_timeout=_killed_timeout,

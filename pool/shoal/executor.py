@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
-import multiprocessing
 import signal
 import threading
 import time
@@ -22,18 +21,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from shoal import _ext
 from shoal._async_calls import AsyncCalls
 from shoal._executor_end import at_exit, collect_orphans, end_for_good, finish
+from shoal._executor_map import check_sizes, each_until, results_until
 from shoal._lifetime import Lifetime, register, start_context, worker_count
-from shoal._limits import ExecutorOptions, Limits, options
+from shoal._limits import ExecutorOptions, Limits, options, with_defaults
 from shoal._pool_worker import PoolWorker
 from shoal._retry import Retry
 from shoal._retry_map import RetriedIterator
 from shoal._worker_settings import ExecutorPoolOptions, worker_settings
 from shoal._workers import Workers
-from shoal.errors import PoolTerminated, TaskTimeout, future_error
+from shoal.errors import PoolTerminated, future_error
 from shoal.future import Future
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from shoal._progress import Bar
 
 OPEN, SHUT, TERMINATED, INHERITED = "open", "shut", "terminated", "inherited"
 
@@ -68,7 +70,7 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, AsyncCalls, concurrent.future
         `worker_exit(worker)` after its last one, whenever it ends in order: at shutdown, or when the worker has had its
         number of tasks. The worker is what `shoal.current_worker` returns. If worker_init raises, the executor is
         broken; what worker_exit raises is written to standard error.
-    timeout, grace, retries, retry_if, backoff, abort_on_error, cancel_running
+    timeout, grace, retries, retry_if, backoff, abort_on_error, progress, cancel_running
         Limits of all calls that do not say otherwise: see `options`.
     """
 
@@ -121,6 +123,9 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, AsyncCalls, concurrent.future
             Seconds before a task is sent again: each time twice as many as before, or `backoff(n)` before attempt n.
         abort_on_error : bool, optional
             The first error of a `map` ends it at once: what is left is taken back, what runs is stopped.
+        progress : bool, str or callable, optional
+            `map` shows on standard error how far it is: True, or a text to show beside, for a bar of tqdm; or a class
+            that makes a bar, such as `tqdm.tqdm` or a `functools.partial` of it.
         cancel_running : bool, optional
             `Future.cancel()` stops a call that runs, and so do those who call it: `asyncio` for one.
         """
@@ -133,6 +138,7 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, AsyncCalls, concurrent.future
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        progress: Any = None,
     ) -> Iterator[Any]:
         """Yield `fn(*x)` for each x in `zip(*iterables)`, in order.
 
@@ -150,47 +156,55 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, AsyncCalls, concurrent.future
             How many tasks there may be whose results were not taken. So much of the input is pulled before `map`
             returns, and no more until some are taken, also when the executor is shut down; without a buffersize,
             shutdown lets all of the input be computed.
+        progress : bool, str or callable, optional
+            A progress bar: see `options`.
 
         Raises
         ------
         concurrent.futures.TimeoutError
             From the iterator: see `timeout`.
         """
-        _check_sizes(chunksize, buffersize)
+        check_sizes(chunksize, buffersize)
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._engine is None:
             self._start()
         lifetime = self._lifetime
         assert lifetime is not None
-        if self._limits is not None and self._limits.retried:
-            return self._map_retried(fn, zip(*iterables), buffersize or lifetime.tasks_ahead, deadline, self._limits)
-        group = _ext.Group()
-        if self._limits is not None:
-            self._limits.apply_to(group)
+        asked = self._limits if progress is None else with_defaults(options(progress=progress), self._limits)
+        bar = None if asked is None else asked.bar(*iterables)
         ahead = buffersize or lifetime.tasks_ahead
+        if asked is not None and asked.retried:
+            results = self._map_retried(fn, zip(*iterables), ahead, deadline, asked, bar)
+            return results if bar is None else bar.of_iterator(results)
+        group = _ext.Group()
+        if asked is not None:
+            asked.apply_to(group)
+        bounded = buffersize is not None
         group._begin(
-            lifetime.engine,
-            fn,
-            zip(*iterables),
-            chunksize,
-            True,
-            _ext.Group.ORDERED,
-            ahead,
-            iterables,
-            buffersize is not None,
+            lifetime.engine, fn, zip(*iterables), chunksize, True, _ext.Group.ORDERED, ahead, iterables, bounded
         )
-        lifetime.feed(group, buffersize is not None)
-        return _results(group, lifetime, deadline)
+        lifetime.feed(group, bounded)
+        if bar is None:
+            return results_until(group, lifetime, deadline)
+        bar.counts = group._counts
+        return bar.of_iterator(results_until(group, lifetime, deadline))
 
     def _map_retried(
-        self, fn: Callable[..., Any], items: Iterable[Any], ahead: int, deadline: float | None, asked: Limits
+        self,
+        fn: Callable[..., Any],
+        items: Iterable[Any],
+        ahead: int,
+        deadline: float | None,
+        asked: Limits,
+        bar: Bar | None,
     ) -> Iterator[Any]:
         def send(item: tuple[Any, ...]) -> Any:
             return self.submit(fn, *item)
 
-        results = RetriedIterator(send, items, ahead, True, bool(asked.abort_on_error))
+        sender = send if bar is None else bar.count(send)
+        results = RetriedIterator(sender, items, ahead, True, bool(asked.abort_on_error))
         results._pull()
-        return _each(results, deadline)
+        return each_until(results, deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; the workers end when all that were taken are done.
@@ -396,51 +410,6 @@ def _submit_limited(
     except Exception as error:
         executor._fail(future, error)
     return future
-
-
-def _take(take: Callable[[float | None], Any], deadline: float | None) -> Any:
-    """`take(seconds left)`; who waits for an executor is told of the deadline by concurrent.futures' own error."""
-    try:
-        return take(None if deadline is None else max(0.0, deadline - time.monotonic()))
-    except multiprocessing.TimeoutError as error:
-        if isinstance(error, TaskTimeout):
-            raise
-        raise concurrent.futures.TimeoutError from None
-
-
-def _each(results: RetriedIterator, deadline: float | None) -> Iterator[Any]:
-    try:
-        while True:
-            try:
-                yield _take(results.next, deadline)
-            except StopIteration:
-                return
-    finally:
-        results.cancel()
-
-
-def _check_sizes(chunksize: int, buffersize: int | None) -> None:
-    if chunksize < 1:
-        raise ValueError("chunksize must be >= 1.")
-    if buffersize is None:
-        return
-    if not isinstance(buffersize, int):
-        raise TypeError("buffersize must be an integer or None")
-    if buffersize < 1:
-        raise ValueError("buffersize must be None or > 0")
-
-
-def _results(group: _ext.Group, lifetime: Lifetime, deadline: float | None) -> Iterator[Any]:
-    try:
-        while True:
-            try:
-                value = [_take(group.next, deadline)]
-            except StopIteration:
-                return
-            yield value.pop()  # the one who gets it is the only one who holds it
-    finally:
-        # Closed early, or an element raised: nobody takes the rest.
-        lifetime.stop_feeding(group)
 
 
 def _logged(initializer: Callable[..., object] | None) -> Callable[..., object] | None:

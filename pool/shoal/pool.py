@@ -26,9 +26,11 @@ from shoal._results import (
     AnnouncedResult,
     AsyncResult,
     Callback,
+    Callbacks,
     IMapIterator,
     IMapUnorderedIterator,
     MapResult,
+    map_result,
 )
 from shoal._retry import Retry
 from shoal._retry_map import RetriedIterator, RetriedMap
@@ -37,6 +39,10 @@ from shoal._workers import Workers
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from shoal._progress import WatchedIterator
+
+    LazyResults = IMapIterator | RetriedIterator | WatchedIterator
 
 RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"  # multiprocessing.pool's own words; others read Pool._state
 INHERITED = "INHERITED"
@@ -70,7 +76,7 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
         `worker_exit(worker)` after its last one, whenever it ends in order: when the pool is closed, or the worker has
         had its number of tasks. The worker is what `shoal.current_worker` returns. If worker_init raises, the pool is
         broken; what worker_exit raises is written to standard error.
-    timeout, grace, retries, retry_if, backoff, abort_on_error
+    timeout, grace, retries, retry_if, backoff, abort_on_error, progress
         Limits of all calls that do not say otherwise: see `options`.
     """
 
@@ -120,6 +126,9 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
             Seconds before a task is sent again: each time twice as many as before, or `backoff(n)` before attempt n.
         abort_on_error : bool, optional
             The first error of a map-like call ends it at once: what is left is taken back, what runs is stopped.
+        progress : bool, str or callable, optional
+            Map-like calls show on standard error how far they are: True, or a text to show beside, for a bar of tqdm;
+            or a class that makes a bar, such as `tqdm.tqdm` or a `functools.partial` of it.
         """
         return PoolView(self, options(**asked))
 
@@ -270,15 +279,17 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
             self._refuse()
         items = iterable if isinstance(iterable, Sized) else list(iterable)
         chunksize = _chunksize(chunksize, len(items), self._processes)
-        announced = callback is not None or error_callback is not None
+        callbacks = None if callback is None and error_callback is None else (callback, error_callback)
         if asked is not None and asked.retried:
-            return self._map_retried(func, items, star, callback, error_callback, asked)
-        result = AnnouncedMapResult(callback, error_callback) if announced else MapResult()
-        if asked is not None:
-            asked.apply_to(result)
+            return self._map_retried(func, items, star, callbacks, asked)
+        result = map_result(callbacks, asked, items)
         try:
             result._begin(self._engine, func, items, chunksize, star, _ext.Group.LIST, 1)
-        except Exception as error:
+        except BaseException as error:
+            if result._bar is not None:
+                result._bar.close()
+            if not isinstance(error, Exception):
+                raise
             failed = AnnouncedResult(callback, error_callback)
             self._fail(failed, error)
             failed._announcement.expect(failed)
@@ -290,16 +301,19 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
     def _map_retried(
         self,
         func: Callable[..., Any],
-        items: Iterable[Any],
+        items: Any,
         star: bool,
-        callback: Callback | None,
-        error_callback: Callback | None,
+        callbacks: Callbacks | None,
         asked: Limits,
     ) -> AsyncResult:
-        announced = callback is not None or error_callback is not None
-        outer = AnnouncedResult(callback, error_callback) if announced else AsyncResult()
+        send = self._sender(func, star, asked)
+        bar = asked.bar(items)
+        if bar is None:
+            outer = AsyncResult() if callbacks is None else AnnouncedResult(*callbacks)
+        else:
+            outer, send = bar.of_calls(callbacks, send, len(items))
         outer._attach(self._engine)
-        outer._retry = RetriedMap(outer, self._sender(func, star, asked), items, bool(asked.abort_on_error))
+        outer._retry = RetriedMap(outer, send, items, bool(asked.abort_on_error))
         if isinstance(outer, AnnouncedResult):
             outer._announcement.expect(outer)
         return outer
@@ -326,7 +340,7 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
         iterable: Iterable[Any],
         chunksize: int = 1,
         **asked: Unpack[Options],
-    ) -> IMapIterator | RetriedIterator:
+    ) -> LazyResults:
         """Yield `func(x)` for each x in `iterable`, in its order.
 
         The input is pulled as results are taken, a bounded number of tasks ahead, so it may be endless. Lists, ranges
@@ -341,7 +355,7 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
         iterable: Iterable[Any],
         chunksize: int = 1,
         **asked: Unpack[Options],
-    ) -> IMapIterator | RetriedIterator:
+    ) -> LazyResults:
         """Like `imap`, but yield results in the order in which they arrive."""
         return self._lazily(IMapUnorderedIterator, func, iterable, chunksize, _ext.Group.UNORDERED, self._asked(asked))
 
@@ -353,21 +367,25 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
         chunksize: int,
         mode: int,
         asked: Limits | None,
-    ) -> IMapIterator | RetriedIterator:
+    ) -> LazyResults:
         if self._state != RUN:
             self._refuse()
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+        bar = None if asked is None else asked.bar(iterable)
+        results: IMapIterator | RetriedIterator
         if asked is not None and asked.retried:
-            sender, ordered = self._sender(func, False, asked), mode == _ext.Group.ORDERED
-            ahead = self._lifetime.tasks_ahead
-            return RetriedIterator(sender, iterable, ahead, ordered, bool(asked.abort_on_error))
-        result = kind()
+            send, ordered = self._sender(func, False, asked), mode == _ext.Group.ORDERED
+            send = send if bar is None else bar.count(send)
+            results = RetriedIterator(send, iterable, self._lifetime.tasks_ahead, ordered, bool(asked.abort_on_error))
+            return results if bar is None else bar.of_iterator(results)
+        results = kind()
         if asked is not None:
-            asked.apply_to(result)
-        result._begin(self._engine, func, iterable, chunksize, False, mode, self._lifetime.tasks_ahead, (iterable,))
-        self._lifetime.feed(result)
-        return result
+            asked.apply_to(results)
+        watched = results if bar is None else bar.of_iterator(results)
+        results._begin(self._engine, func, iterable, chunksize, False, mode, self._lifetime.tasks_ahead, (iterable,))
+        self._lifetime.feed(results)
+        return watched
 
     # ---- the end ----
 

@@ -288,7 +288,7 @@ WRAP(shm_open, (const char *name, int flags, mode_t mode), (name, flags, mode))
 WRAP(pipe2, (int fds[2], int flags), (fds, flags))
 WRAP(eventfd, (unsigned initial, int flags), (initial, flags))
 WRAP(pidfd_open, (pid_t pid, unsigned flags), (pid, flags))
-WRAP(waitid_pidfd, (int pidfd, siginfo_t *ret_info), (pidfd, ret_info))
+WRAP(waitid_pidfd, (int pidfd, siginfo_t *ret_info, struct rusage *ret_usage), (pidfd, ret_info, ret_usage))
 
 uid_t __real_shoal__sys_geteuid(void);
 uid_t __wrap_shoal__sys_geteuid(void);

@@ -46,6 +46,7 @@ static void a_peer_is_alive_until_it_is_dead(void)
     ASSERT_EQ(end.known, true);
     ASSERT_EQ(end.signal, SIGTERM);
     ASSERT_EQ(end.exit_code, 0);
+    ASSERT_EQ(end.peak_bytes > 0, true);
     ASSERT_EQ(shoal_peer_signal(&peer, SIGTERM), -ESRCH);
     shoal_peer_close(&peer);
     shoal_peer_close(&peer);

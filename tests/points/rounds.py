@@ -13,7 +13,7 @@ from multiprocessing import forkserver, resource_tracker
 import numpy
 
 import shoal
-from work import TASKS, call, die, item, keep_all, ran
+from work import TASKS, call, die, item, keep_all, make, ran, stay, total
 
 CALLS = range(30)
 ITEMS = range(30, TASKS)
@@ -52,6 +52,47 @@ def one_round(pool, dies, many=()):
     return outcomes.count(None) + lost
 
 
+def share_round(pool):
+    """Handles made here and in workers, opened and dropped, and an argument that repeats; how much was lost."""
+    ran[:] = bytes(TASKS)
+    handle = shoal.share({"numbers": numpy.arange(50_000)})
+    calls = [pool.apply_async(total, (handle, n)) for n in CALLS]
+    made = [pool.apply_async(make, (n,)) for n in range(3)]
+    repeated = {"numbers": numpy.arange(60_000)}
+    items = pool.starmap_async(total, [(repeated, n) for n in ITEMS], 4)
+    outcomes = outcomes_of([result.get for result in calls])
+    handles = outcomes_of([result.get for result in made])
+    for n, outcome in enumerate(outcomes):
+        assert ran[n] <= 1 and outcome in (None, (n, sum(range(50_000))))
+    for n, handle in enumerate(handles):
+        assert handle is None or (handle.get()["numbers"] == n).all()
+    lost = outcomes_of([items.get]).count(None)
+    assert all(ran[n] <= 1 for n in ITEMS)
+    del handle, handles, calls, made, items
+    gc.collect()
+    assert pool.map(abs, ITEMS, 1) == list(ITEMS)
+    pool._engine.verify()
+    return outcomes.count(None) + lost
+
+
+def limited_round(pool):
+    """Tasks whose time is up end once, with the timeout: also where the worker died over it."""
+    for grace in (0.01, 0):
+        outcomes = []
+        strict = pool.options(grace=grace, timeout=0.01)
+        calls = [strict.apply_async(stay, (), None, outcomes.append, outcomes.append)]
+        calls += [pool.apply_async(abs, (n,), timeout=60) for n in CALLS]
+        assert outcomes_of([call.get for call in calls[1:]]) == list(CALLS)
+        calls[0].wait(60)
+        assert [type(outcome) for outcome in outcomes] == [shoal.TaskTimeout], outcomes
+    pool._engine.verify()
+    return 0
+
+
+ROUNDS = {"share": share_round, "sweep": share_round, "retire": share_round, "carry": share_round}
+ROUNDS["limits"] = limited_round
+
+
 def used():
     gc.collect()
     pool = shoal.Pool(1)
@@ -79,7 +120,8 @@ def attempt(method, place, when, may_lose):
     lost = 0
     with shoal.Pool(2, maxtasksperchild=15 if place.startswith("bye") else None, context=method) as pool:
         for _ in range(ROUNDS_MAX):
-            lost += one_round(pool, place.startswith("bury"), many)
+            special = ROUNDS.get(place.split(":")[0])
+            lost += special(pool) if special else one_round(pool, place.startswith("bury"), many)
             if log.stat().st_size >= when:
                 break
         else:

@@ -50,6 +50,11 @@ COSTLY_PLACES = [
     "commit: written",
     "commit: published",
     "ring: word changed",
+    "share: packed",
+    "share: arrived",
+    "share: unpacked",
+    "sweep: asked",
+    "sweep: to be answered",
 ]
 # Places in the parent at which it kills a worker: the one it reads from, or another than the one it buries.
 PARENT_PLACES = [
@@ -58,6 +63,10 @@ PARENT_PLACES = [
     "bury: drained",
     "bury: marks cleared",
     "bury: slots recovered",
+    "limits: asked",
+    "limits: to be killed",
+    "retire: live cleared",
+    "carry: packed",
 ]
 
 

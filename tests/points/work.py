@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the workers of rounds.py run, and how often they ran it: a byte for each task, in a file that all map."""
 
+import contextlib
 import mmap
 import os
 import signal
+
+import numpy
+
+import shoal
 
 TASKS = 60
 kept = []
@@ -34,6 +39,24 @@ def keep_all(arrays):
 def item(n):
     ran[n] += 1
     return n, b"y" * (200_000 if n % 7 == 0 else n)
+
+
+def total(value, n):
+    ran[n] += 1
+    return n, int(value["numbers"].sum())
+
+
+def make(n):
+    """A handle that this worker keeps, too, until nobody has it."""
+    handle = shoal.share({"numbers": numpy.full(20_000, n)})
+    assert handle.get()["numbers"][0] == n
+    return handle
+
+
+def stay():
+    while True:
+        with contextlib.suppress(BaseException):
+            signal.pause()
 
 
 def die():

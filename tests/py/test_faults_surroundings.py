@@ -54,6 +54,30 @@ def test_a_task_that_is_killed_for_lack_of_memory(small_cgroup):
         assert works(pool)
 
 
+def test_the_error_of_a_worker_that_the_kernel_killed_says_so(small_cgroup, fresh_python):
+    done = fresh_python(
+        """
+        import os, pathlib, sys, shoal
+        group = pathlib.Path(sys.argv[1])
+
+        def greedy(size):
+            pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
+            return len(bytearray(os.urandom(1 << 20) * (size >> 20)))
+
+        group.write_text(str(os.getpid()))
+        with shoal.Pool(1) as pool:
+            try:
+                pool.apply(greedy, (512 << 20,))
+            except shoal.WorkerLost as lost:
+                print(lost.task, lost.memory > 20 << 20, lost.cause, sep="|")
+        """,
+        small_cgroup,
+    )
+    task, memory, cause = done.stdout.strip().split("|")
+    assert (task, memory) == ("greedy(536870912)", "True")
+    assert cause.startswith("the kernel killed it for lack of memory")
+
+
 def test_a_cgroups_limit_bounds_the_budget_and_is_an_error(small_cgroup, fresh_python):
     limits = [small_cgroup.parent / name for name in ("memory.limit_in_bytes", "memory.max")]
     next(limit for limit in limits if limit.exists()).write_text(str(256 << 20))

@@ -11,6 +11,7 @@ before = set(sys.modules)
 {}
 brought = {{name.partition(".")[0] for name in set(sys.modules) - before}}
 assert not brought & {{"multiprocessing", "concurrent", "dataclasses", "inspect", "logging", "numpy"}}, brought
+assert not {{"shoal._shared", "shoal.errors", "shoal.pool"}} & set(sys.modules)
 """
 
 

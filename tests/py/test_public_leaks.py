@@ -98,6 +98,7 @@ def with_pool(use):
 WORK = {
     "ArgumentDecodingError": lambda: raised(lambda: shoal.ArgumentDecodingError("x")),
     "AsyncResult": with_pool(lambda pool: pool.apply_async(len, ("ab",)).get()),
+    "Attempt": lambda: pickle.loads(pickle.dumps(str(shoal.Attempt(1, ValueError("x"), 0.0, None)))),
     "CurrentWorker": with_pool(lambda pool: pool.apply(in_a_worker)),
     "Future": lambda: shoal.Future().cancel(),
     "IMapIterator": with_pool(lambda pool: [list(pool.imap(len, ["a", "bc"])), list(pool.imap_unordered(len, ["a"]))]),

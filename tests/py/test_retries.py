@@ -4,6 +4,7 @@
 import concurrent.futures
 import contextlib
 import os
+import pickle
 import signal
 import time
 
@@ -72,6 +73,7 @@ def test_the_last_error_tells_of_all_attempts(pool, tries):
     assert [one.number for one in attempts] == [1, 2, 3] and tries.count() == 3
     assert all(isinstance(one.error, shoal.WorkerLost) and one.pid == one.error.pid for one in attempts)
     assert len({one.pid for one in attempts}) == 3 and attempts[-1].error is caught.value
+    assert type(attempts[0]) is shoal.Attempt and pickle.loads(pickle.dumps(attempts[0])).number == 1
     assert "attempt 3" in caught.value.__notes__[0] and "SIGKILL" in caught.value.__notes__[0]
 
 
