@@ -2,7 +2,8 @@
 /*
  * dict_items.h - items for the dict on top of the reader's stack, one after the other, in any protocol.
  *
- * Their keys are names of ours: they get no memo entry, since a reader may replace them by interned ones.
+ * Their keys are names of ours: they get no memo entry, since a reader may replace them by interned ones. Neither do
+ * values that are names (dict_items_add_name): which equal strings are one object is another thing here and there.
  */
 #ifndef SHOAL_PICKLE_DICT_ITEMS_H
 #define SHOAL_PICKLE_DICT_ITEMS_H
@@ -14,14 +15,32 @@ struct dict_items {
     bool any;
 };
 
-static inline int dict_items_add(struct dict_items *items, PyObject *key, PyObject *value)
+static inline int dict_items__save_name(struct shoal_encoder *e, PyObject *obj)
+{
+    return PyUnicode_CheckExact(obj) ? shoal__save_constant(e, obj) : shoal__save(e, obj);
+}
+
+static inline int dict_items__begin(struct dict_items *items, PyObject *key)
 {
     struct shoal_encoder *e = items->e;
     if (e->binary && !items->any && shoal__op(e, OP_MARK) < 0)
         return -1;
     items->any = true;
-    if ((PyUnicode_CheckExact(key) ? shoal__save_constant(e, key) : shoal__save(e, key)) < 0 ||
-        shoal__save(e, value) < 0)
+    return dict_items__save_name(e, key);
+}
+
+static inline int dict_items_add(struct dict_items *items, PyObject *key, PyObject *value)
+{
+    struct shoal_encoder *e = items->e;
+    if (dict_items__begin(items, key) < 0 || shoal__save(e, value) < 0)
+        return -1;
+    return e->binary ? 0 : shoal__op(e, OP_SETITEM);
+}
+
+static inline int dict_items_add_name(struct dict_items *items, PyObject *key, PyObject *value)
+{
+    struct shoal_encoder *e = items->e;
+    if (dict_items__begin(items, key) < 0 || dict_items__save_name(e, value) < 0)
         return -1;
     return e->binary ? 0 : shoal__op(e, OP_SETITEM);
 }

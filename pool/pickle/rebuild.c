@@ -202,6 +202,32 @@ static PyObject *rebuild_module(PyObject *self, PyObject *const *args, Py_ssize_
     return module;
 }
 
+/*
+ * _fill_module(module, attributes). Functions that came before the module, or are among its attributes, have put into its
+ * namespace what they use: here all of it gets into the order of the source, in which it is sent on.
+ */
+static PyObject *rebuild_fill_module(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 2 || !PyModule_Check(args[0]) || !PyDict_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "_fill_module(module, attributes)");
+        return NULL;
+    }
+    PyObject *namespace = Py_NewRef(PyModule_GetDict(args[0]));
+    PyObject *attributes = PyDict_Copy(args[1]), *key, *value;
+    Py_ssize_t position = 0;
+    int result = attributes ? 0 : -1;
+    while (result == 0 && PyDict_Next(attributes, &position, &key, &value)) { /* our own: nobody changes it */
+        PyObject *old = Py_XNewRef(PyDict_GetItemWithError(namespace, key));
+        result = old ? PyDict_DelItem(namespace, key) : PyErr_Occurred() ? -1 : 0;
+        Py_XDECREF(old);
+        if (result == 0)
+            result = PyDict_SetItem(namespace, key, value);
+    }
+    Py_XDECREF(attributes);
+    Py_DECREF(namespace);
+    return result < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 /* _is_importable(obj): would a reference by its own name lead to it? */
 static PyObject *is_importable(PyObject *self, PyObject *obj)
 {
@@ -221,5 +247,6 @@ PyMethodDef shoal__rebuild_functions[] = {
     {"_is_importable", is_importable, METH_O, "Would a reference by its own name lead to it, and may it be one?"},
     {"_import", rebuild_import, METH_O, "A module that was pickled by its name."},
     {"_module", FASTCALL(rebuild_module), METH_FASTCALL, "A module that was pickled by value, first step."},
+    {"_fill_module", FASTCALL(rebuild_fill_module), METH_FASTCALL, "A module that was pickled by value, second step."},
     {NULL, NULL, 0, NULL},
 };

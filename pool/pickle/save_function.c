@@ -54,6 +54,7 @@ static bool is_filled(PyObject *obj)
 struct attribute {
     PyObject *name;
     PyObject *value; /* borrowed from the function, which our caller holds */
+    bool is_name;
 };
 
 enum { ATTRIBUTES_MAX = 8 };
@@ -68,23 +69,23 @@ static int list_attributes(struct shoal_encoder *e, PyFunctionObject *f, struct 
     PyErr_Clear();
     int n = 0;
     if (!same_text(f->func_name, code->co_name))
-        out[n++] = (struct attribute){names->name, f->func_name};
+        out[n++] = (struct attribute){names->name, f->func_name, true};
     if (!same_text(f->func_qualname, implied_qualname(code)))
-        out[n++] = (struct attribute){names->qualname, f->func_qualname};
+        out[n++] = (struct attribute){names->qualname, f->func_qualname, true};
     if (!same_text(module, implied_module ? implied_module : Py_None))
-        out[n++] = (struct attribute){names->module, module};
+        out[n++] = (struct attribute){names->module, module, true};
     if (!same_text(f->func_doc, implied_doc(code)))
-        out[n++] = (struct attribute){names->doc, f->func_doc ? f->func_doc : Py_None};
+        out[n++] = (struct attribute){names->doc, f->func_doc ? f->func_doc : Py_None, false};
     if (is_filled(f->func_defaults))
-        out[n++] = (struct attribute){names->defaults, f->func_defaults};
+        out[n++] = (struct attribute){names->defaults, f->func_defaults, false};
     if (is_filled(f->func_kwdefaults))
-        out[n++] = (struct attribute){names->kwdefaults, f->func_kwdefaults};
+        out[n++] = (struct attribute){names->kwdefaults, f->func_kwdefaults, false};
     PyObject *annotations = f->func_annotations ? PyFunction_GetAnnotations((PyObject *)f) : NULL; /* borrowed */
     if (is_filled(annotations))
-        out[n++] = (struct attribute){names->annotations, annotations};
+        out[n++] = (struct attribute){names->annotations, annotations, false};
 #if PY_VERSION_HEX >= 0x030C0000
     if (f->func_typeparams && PyTuple_Check(f->func_typeparams) && PyTuple_GET_SIZE(f->func_typeparams) > 0)
-        out[n++] = (struct attribute){names->type_params, f->func_typeparams};
+        out[n++] = (struct attribute){names->type_params, f->func_typeparams, false};
 #endif
     return n;
 }
@@ -95,8 +96,9 @@ static int save_attributes(struct shoal_encoder *e, PyFunctionObject *f, const s
     if (shoal__empty_dict(e) < 0)
         return -1;
     for (int i = 0; i < n; i++) {
-        if (dict_items_add(&items, attributes[i].name, attributes[i].value) < 0) {
-            shoal__path_step(e, "function", (PyObject *)f, attributes[i].name);
+        const struct attribute *a = &attributes[i];
+        if ((a->is_name ? dict_items_add_name : dict_items_add)(&items, a->name, a->value) < 0) {
+            shoal__path_step(e, "function", (PyObject *)f, a->name);
             return -1;
         }
     }

@@ -205,16 +205,13 @@ static int write_nested(struct shoal_encoder *e, struct reference *ref)
 }
 #endif
 
-/* Who imported what decides which of two equal strings a name is; what travels by value must not depend on it. */
+/*
+ * Within what travels by value, names stand by themselves, without the memo: whether a name is the same object as an equal
+ * string (the key of a table of functions, say) is another thing after a load, and depends on who imported what.
+ */
 static int save_name(struct shoal_encoder *e, PyObject *name)
 {
-    if (!e->births && !e->by_value)
-        return shoal__save(e, name);
-    PyObject *interned = Py_NewRef(name);
-    PyUnicode_InternInPlace(&interned);
-    int result = shoal__save(e, interned);
-    Py_DECREF(interned);
-    return result;
+    return e->births || e->by_value ? shoal__save_constant(e, name) : shoal__save(e, name);
 }
 
 static int write_reference(struct shoal_encoder *e, struct reference *ref)

@@ -44,7 +44,7 @@ static int save_first_step(struct shoal_encoder *e, PyObject *module)
     return shoal__empty_dict(e) < 0 ? -1 : save_contents(e, module);
 }
 
-/* _module(name, namespace[, class]), then the namespace's items */
+/* _module(name, namespace[, class]), then _fill_module(module, items): see there why these come together */
 static int save_by_value(struct shoal_encoder *e, PyObject *module, PyObject *name)
 {
     bool plain = PyModule_CheckExact(module);
@@ -55,7 +55,9 @@ static int save_by_value(struct shoal_encoder *e, PyObject *module, PyObject *na
         return -1;
     if (e->fast)
         return 0;
-    if (shoal__save_namespace_of(e, PyModule_GetDict(module), false) < 0 || save_contents(e, module) < 0)
+    if (shoal__save_rebuilder(e, REBUILD_FILL_MODULE) < 0 || shoal__begin_tuple(e, 2) < 0 ||
+        shoal__get_index(e, shoal__find(e, module)) < 0 || shoal__empty_dict(e) < 0 || save_contents(e, module) < 0 ||
+        shoal__end_tuple(e, 2) < 0 || shoal__op(e, OP_REDUCE) < 0)
         return -1;
     return shoal__op(e, OP_POP);
 }
@@ -63,8 +65,12 @@ static int save_by_value(struct shoal_encoder *e, PyObject *module, PyObject *na
 /* Where the stream names Shoal anyway, by our own function, which is faster; otherwise so that it need not be there. */
 static int save_by_name(struct shoal_encoder *e, PyObject *module, PyObject *name)
 {
-    if (e->by_value > 0)
-        return shoal__save_rebuilt(e, REBUILD_IMPORT, PyTuple_Pack(1, name), module);
+    if (e->by_value > 0) {
+        if (shoal__save_rebuilder(e, REBUILD_IMPORT) < 0 || shoal__begin_tuple(e, 1) < 0 ||
+            shoal__save_constant(e, name) < 0 || shoal__end_tuple(e, 1) < 0 || shoal__op(e, OP_REDUCE) < 0)
+            return -1;
+        return shoal__put(e, module);
+    }
     PyObject *value = Py_BuildValue("(O(O))", e->state->shared.import_module, name);
     int result = value ? shoal__save_reduced(e, value, module) : -1;
     Py_XDECREF(value);

@@ -32,9 +32,7 @@ static int seed_namespace(struct shoal_encoder *e, PyObject *globals)
         if (seeds[i] == names->builtins && (value == PyEval_GetBuiltins() || PyModule_Check(value)))
             continue; /* the reader has its own */
         Py_INCREF(value);
-        if (PyUnicode_CheckExact(value)) /* of equal strings, which one it is depends on who imported the module */
-            PyUnicode_InternInPlace(&value);
-        int result = dict_items_add(&items, seeds[i], value);
+        int result = dict_items_add_name(&items, seeds[i], value);
         Py_DECREF(value);
         if (result < 0)
             return -1;

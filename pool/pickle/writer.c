@@ -12,6 +12,7 @@ static const char *const rebuilder_names[REBUILDER_COUNT] = {
     [REBUILD_FILL_CLASS] = "_fill_class",
     [REBUILD_ENUM] = "_enum",
     [REBUILD_MODULE] = "_module",
+    [REBUILD_FILL_MODULE] = "_fill_module",
     [REBUILD_IMPORT] = "_import",
     [REBUILD_VIEW] = "_view",
     [REBUILD_DESCRIPTOR] = "_descriptor",

@@ -170,6 +170,7 @@ _OURS: dict[str, Shape] = {
     ),
     "_fill_type_parameter": Shape("type parameter", (TARGET, Role(named, ""))),
     "_module": Shape("module", (NAME, Role(module_namespace, "attribute"), Role(one, "class")), "value", _imported),
+    "_fill_module": Shape("module", (TARGET, Role(named, "attribute"))),
     "_import": Shape("module", (NAME,), "reference", _imported),
     "_builtin_type": Shape("reference", (NAME,), "reference", _found_type),
     "_view": Shape("view", (NAME, Role(each, "item"))),
