@@ -22,7 +22,7 @@
  *
  * Guarantees: no outcome twice, none lost, nobody else hit. STOP and STOP_ALL are requests: a worker that ends is late
  * with them at no harm. Costs: two swaps or stores of a line that the worker has anyway, per task. Does not: hold
- * against a worker that scribbles over its own line: it is stopped late, or never.
+ * against a worker that scribbles over its own line: it is stopped late, or never. Model: tests/model/watch.pml.
  */
 #include <shoal/killpoint.h>
 
