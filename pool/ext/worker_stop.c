@@ -20,16 +20,16 @@ void stop_begin(struct engine *engine)
     struct worker_side *side = engine->side;
     side->limited = (side->task.flags & TASK_LIMITED) != 0;
     side->raised = false;
-    int64_t now = side->limited ? shoal_now_ns() : 0;
-    shoal_taskqueue_watch_begin(engine->queue, side->index, &side->claim, now);
-    side->since_ns = now;
-    if (side->limited && !side->armed && side->arm != NULL) {
+    if (side->limited && !side->armed && side->arm != NULL) { /* it is Python: before we can be told to stop */
         side->armed = true;
         PyObject *done = PyObject_CallNoArgs(side->arm);
         if (done == NULL)
             PyErr_Clear(); /* where it is when it has to be killed will not be known */
         Py_XDECREF(done);
     }
+    int64_t now = side->limited ? shoal_now_ns() : 0;
+    shoal_taskqueue_watch_begin(engine->queue, side->index, &side->claim, now);
+    side->since_ns = now;
     side->exposed = true;
 }
 

@@ -15,6 +15,7 @@ import pytest
 
 import shoal
 from limit_tasks import LONG, SHORT, busy, catches_everything, sound, stops_itself, timeout_of, was_killed
+from shoal import _stop
 from tasks import TIMEOUT, square, works
 
 pytestmark = pytest.mark.leakcheck
@@ -294,6 +295,18 @@ def test_a_timeout_may_be_as_long_as_one_likes(pool, timeout):
 def test_a_tiny_timeout_is_one(limited):
     with pytest.raises(shoal.TaskTimeout):
         limited.apply(time.sleep, (LONG,), timeout=1e-12)
+
+
+def test_a_stop_does_not_come_to_nothing_while_the_worker_prepares_for_its_first(monkeypatch):
+    arm = _stop.arm
+
+    def slow():
+        time.sleep(4 * SHORT)
+        arm()
+
+    monkeypatch.setattr(_stop, "arm", slow)
+    with shoal.Pool(1, grace=LONG) as pool, pytest.raises(shoal.TaskTimeout):
+        pool.apply(time.sleep, (LONG,), timeout=SHORT)
 
 
 def test_options_can_be_nested_and_the_nearest_counts(limited):
