@@ -266,6 +266,9 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR("_stop_missed($module, stopped, others, unraisable, /)\n--\n\n"
                "A worker's sys.unraisablehook: what was raised to stop the task (of type `stopped`) is raised again,\n"
                "all else is for the hook `others`.")},
+    {"_task_item", module_task_item, METH_NOARGS,
+     PyDoc_STR("_task_item($module, /)\n--\n\n"
+               "In a worker: the index of the element that it is at, of a map-like call.")},
     {"_serving", module_serving, METH_NOARGS,
      PyDoc_STR("_serving($module, /)\n--\n\nIn a worker: the Engine that it serves; else None.")},
     {"in_worker", module_in_worker, METH_NOARGS,

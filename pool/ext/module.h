@@ -77,6 +77,9 @@ void foreign_reap(struct module_state *state);
 /* attach.c */
 PyObject *module_attach(PyObject *module, PyObject *args);
 
+/* worker_input.c */
+PyObject *module_task_item(PyObject *module, PyObject *unused);
+
 /* worker_stop.c */
 PyObject *module_stop_wanted(PyObject *module, PyObject *unused);
 PyObject *module_stop_missed(PyObject *module, PyObject *args);

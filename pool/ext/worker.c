@@ -220,6 +220,7 @@ static void serve_call(struct engine *engine)
 static void serve_item(struct engine *engine, PyObject *function, uint32_t item, bool last)
 {
     bool star = engine->side->task.flags & TASK_STAR;
+    engine->side->item = item;
     PyObject *argument = next_opened(engine, star ? HANDLE_IN_ITEM_STAR : HANDLE_IN_ITEM);
     PyObject *result = NULL;
     engine->side->unsound |= engine->side->raised;

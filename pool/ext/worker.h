@@ -48,6 +48,7 @@ struct worker_side {
     struct block **blocks; /* strong: those that the task's arguments were given */
     size_t block_count, block_capacity;
     struct block *own_block; /* borrowed from blocks: the task's message */
+    uint32_t item; /* of the task, as the call numbers its elements */
     /* worker_stop.c */
     PyObject *arm;    /* called before the first task that has a limit, or NULL */
     int64_t since_ns; /* the item at hand */

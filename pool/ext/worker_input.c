@@ -322,3 +322,9 @@ void worker_block_gone(struct engine *engine, struct block *block)
     }
     side->releases[side->release_count++] = block->offset;
 }
+
+PyObject *module_task_item(PyObject *module, PyObject *Py_UNUSED(unused))
+{
+    struct module_state *state = PyModule_GetState(module);
+    return PyLong_FromUnsignedLong(state->serving != NULL ? state->serving->side->item : 0);
+}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from shoal import cloudpickle
     from shoal._cpus import usable_cpus
     from shoal._current import CurrentWorker, current_worker
+    from shoal._random_streams import rng
     from shoal._results import AsyncResult, IMapIterator, MapResult
     from shoal._retry import Attempt
     from shoal._shared import Shared
@@ -83,6 +84,7 @@ __all__ = [
     "load",
     "loads",
     "register_pickle_by_value",
+    "rng",
     "share",
     "unregister_pickle_by_value",
     "usable_cpus",
@@ -109,6 +111,7 @@ _LATER = {
     "TaskTimeout": "shoal.errors",
     "WorkerLost": "shoal.errors",
     "current_worker": "shoal._current",
+    "rng": "shoal._random_streams",
     "usable_cpus": "shoal._cpus",
 }
 _MODULES_LATER = {"cloudpickle", "errors", "executor", "future", "pool"}

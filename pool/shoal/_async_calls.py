@@ -65,6 +65,7 @@ class AsyncCalls:
     ) -> asyncio.Future[Any]:
         item = AsyncResult()
         asked.apply_to(item)
+        func = asked.seeded(func)
         future: asyncio.Future[Any] = seat.inbox.bind(item, loop)
         try:
             if asked.retried:
@@ -114,13 +115,15 @@ class AsyncCalls:
         if buffersize is not None and (not isinstance(buffersize, int) or buffersize < 1):
             raise ValueError("buffersize must be None or an integer > 0")
 
+        next_limits = None if limits is None else limits.of_elements()
+
         def send(item: Any) -> asyncio.Future[Any]:
-            if limits is None:
+            if next_limits is None:
                 return self.asubmit(func, item)
             loop = _running_loop()
             lifetime = self._taking_calls()
             seat = lifetime.seats.get(id(loop)) or _sit_down(lifetime, loop)
-            return self._asubmit_limited(seat, loop, lifetime, limits, func, (item,), {})
+            return self._asubmit_limited(seat, loop, lifetime, next_limits(), func, (item,), {})
 
         return _amap.results(send, iterable, ordered, buffersize or lifetime.tasks_ahead)
 

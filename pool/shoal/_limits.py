@@ -6,6 +6,7 @@ They are given per call, to `options()`, or to the constructor of a pool; what i
 
 from __future__ import annotations
 
+import itertools
 import math
 import numbers
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from shoal import _ext
 
 if TYPE_CHECKING:
     from shoal._progress import Bar
+    from shoal._random_streams import Seed, Seeds
 
 Backoff = float | Callable[[int], float]
 FOR_EVER_S = 1e9  # 30 years: longer is no limit, and would not fit into the clock
@@ -30,6 +32,7 @@ class Options(TypedDict, total=False):
     backoff: Backoff | None
     abort_on_error: bool | None
     progress: Any
+    seed: Any
 
 
 class ExecutorOptions(Options, total=False):
@@ -49,6 +52,7 @@ class Limits(NamedTuple):
     abort_on_error: bool | None = None
     cancel_running: bool | None = None
     progress: Any = None
+    seed: Seed | Seeds | None = None
 
     def over(self, others: Limits | None) -> Limits:
         """These; where nothing was asked for here, the others."""
@@ -70,6 +74,21 @@ class Limits(NamedTuple):
         """Whether a call may have to be sent again."""
         return bool(self.retries)
 
+    def seeded(self, function: Callable[..., Any], elements: bool = False) -> Callable[..., Any]:
+        """Return what is sent in the place of the function of a call, or of the elements of a map-like one."""
+        if self.seed is None:
+            return function
+        from shoal._random_streams import Seeded
+
+        return Seeded(function, self.seed.of_call(), elements)
+
+    def of_elements(self) -> Callable[[], Limits]:
+        """Return what gives the limits of the next element, for a call whose elements are calls of their own."""
+        if self.seed is None:
+            return lambda: self
+        seed, numbers = self.seed.of_call(), itertools.count()
+        return lambda: self._replace(seed=seed.child(next(numbers)))
+
     def apply_to(self, call: _ext.Item | _ext.Group) -> None:
         """Say so to the engine, before the call is submitted."""
         timeout = self.timeout
@@ -86,6 +105,15 @@ def with_defaults(given: Limits | None, defaults: Limits | None) -> Limits:
     return (given or Limits()).over(defaults)
 
 
+def standing(given: Limits | None) -> Limits | None:
+    """What a pool or a view was given: its seed is that of all its calls."""
+    if given is None or given.seed is None:
+        return given
+    from shoal._random_streams import Seeds
+
+    return given._replace(seed=Seeds(given.seed.of_call()))
+
+
 def options(
     timeout: Any = None,
     grace: Any = None,
@@ -95,9 +123,10 @@ def options(
     abort_on_error: Any = None,
     cancel_running: Any = None,
     progress: Any = None,
+    seed: Any = None,
 ) -> Limits | None:
     """Check what a user gave; None if that was nothing."""
-    given = Limits(timeout, grace, retries, retry_if, backoff, abort_on_error, cancel_running, progress)
+    given = Limits(timeout, grace, retries, retry_if, backoff, abort_on_error, cancel_running, progress, seed)
     if all(one is None for one in given):
         return None
     if timeout is not None and not _seconds("timeout", timeout) > 0:
@@ -117,7 +146,11 @@ def options(
             "progress must be True, a description, or a class that makes a bar, such as tqdm.tqdm, "
             f"not {type(progress).__name__}"
         )
-    return given
+    if seed is None:
+        return given
+    from shoal._random_streams import seed_from
+
+    return given._replace(seed=seed_from(seed))
 
 
 def _seconds(name: str, value: Any) -> float:

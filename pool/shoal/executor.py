@@ -23,7 +23,7 @@ from shoal._async_calls import AsyncCalls
 from shoal._executor_end import at_exit, collect_orphans, end_for_good, finish
 from shoal._executor_map import check_sizes, each_until, results_until
 from shoal._lifetime import Lifetime, register, start_context, worker_count
-from shoal._limits import ExecutorOptions, Limits, options, with_defaults
+from shoal._limits import ExecutorOptions, Limits, options, standing, with_defaults
 from shoal._pool_worker import PoolWorker
 from shoal._retry import Retry
 from shoal._retry_map import RetriedIterator
@@ -95,7 +95,7 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, AsyncCalls, concurrent.future
         self._initargs = initargs
         self._max_tasks_per_child = max_tasks_per_child
         self._settings, others = worker_settings(asked, _logged(initializer), initargs, max_tasks_per_child)
-        self._limits = options(**others)
+        self._limits = standing(options(**others))
         self._lock = threading.Lock()
         self._lifetime: Lifetime | None = None
         self._engine = None  # set while calls are taken
@@ -128,8 +128,10 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, AsyncCalls, concurrent.future
             that makes a bar, such as `tqdm.tqdm` or a `functools.partial` of it.
         cancel_running : bool, optional
             `Future.cancel()` stops a call that runs, and so do those who call it: `asyncio` for one.
+        seed : int, sequence of int or numpy.random.SeedSequence, optional
+            What random numbers the tasks draw: `random`'s, numpy's global ones, and those of `shoal.rng`.
         """
-        return ExecutorView(self, options(**asked))
+        return ExecutorView(self, standing(options(**asked)))
 
     def map(
         self,
@@ -139,6 +141,7 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, AsyncCalls, concurrent.future
         chunksize: int = 1,
         buffersize: int | None = None,
         progress: Any = None,
+        seed: Any = None,
     ) -> Iterator[Any]:
         """Yield `fn(*x)` for each x in `zip(*iterables)`, in order.
 
@@ -158,6 +161,8 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, AsyncCalls, concurrent.future
             shutdown lets all of the input be computed.
         progress : bool, str or callable, optional
             A progress bar: see `options`.
+        seed : int, sequence of int or numpy.random.SeedSequence, optional
+            Of the random numbers that the elements draw: see `options`.
 
         Raises
         ------
@@ -170,7 +175,9 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, AsyncCalls, concurrent.future
             self._start()
         lifetime = self._lifetime
         assert lifetime is not None
-        asked = self._limits if progress is None else with_defaults(options(progress=progress), self._limits)
+        asked = self._limits
+        if progress is not None or seed is not None:
+            asked = with_defaults(options(progress=progress, seed=seed), asked)
         bar = None if asked is None else asked.bar(*iterables)
         ahead = buffersize or lifetime.tasks_ahead
         if asked is not None and asked.retried:
@@ -179,6 +186,7 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, AsyncCalls, concurrent.future
         group = _ext.Group()
         if asked is not None:
             asked.apply_to(group)
+            fn = asked.seeded(fn, elements=True)
         bounded = buffersize is not None
         group._begin(
             lifetime.engine, fn, zip(*iterables), chunksize, True, _ext.Group.ORDERED, ahead, iterables, bounded
@@ -198,8 +206,14 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, AsyncCalls, concurrent.future
         asked: Limits,
         bar: Bar | None,
     ) -> Iterator[Any]:
+        limits, reference = asked.of_elements(), weakref.ref(self)
+        lifetime = self._lifetime
+        assert lifetime is not None
+
         def send(item: tuple[Any, ...]) -> Any:
-            return self.submit(fn, *item)
+            if self._engine is None:
+                self._start()  # refuses
+            return _submit_limited(reference, limits(), lifetime.engine, fn, item, None)
 
         sender = send if bar is None else bar.count(send)
         results = RetriedIterator(sender, items, ahead, True, bool(asked.abort_on_error))
@@ -398,6 +412,7 @@ def _submit_limited(
     asked.apply_to(future)
     if asked.cancel_running:
         future._cancel_running = True
+    fn = asked.seeded(fn)
     executor = reference()
     assert executor is not None
     try:

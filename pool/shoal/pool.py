@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from shoal import _ext
 from shoal._async_calls import AsyncCalls
 from shoal._lifetime import Lifetime, register, start_context, worker_count
-from shoal._limits import Limits, Options, options, with_defaults
+from shoal._limits import Limits, Options, options, standing, with_defaults
 from shoal._pool_worker import PoolWorker
 from shoal._results import (
     AnnouncedMapResult,
@@ -96,7 +96,7 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
         if maxtasksperchild is not None and not (isinstance(maxtasksperchild, int) and maxtasksperchild > 0):
             raise ValueError("maxtasksperchild must be a positive int or None")
         self._settings, others = worker_settings(asked, initializer, initargs, maxtasksperchild)
-        self._limits = options(**others)
+        self._limits = standing(options(**others))
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer
         self._initargs = initargs
@@ -129,8 +129,10 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
         progress : bool, str or callable, optional
             Map-like calls show on standard error how far they are: True, or a text to show beside, for a bar of tqdm;
             or a class that makes a bar, such as `tqdm.tqdm` or a `functools.partial` of it.
+        seed : int, sequence of int or numpy.random.SeedSequence, optional
+            What random numbers the tasks draw: `random`'s, numpy's global ones, and those of `shoal.rng`.
         """
-        return PoolView(self, options(**asked))
+        return PoolView(self, standing(options(**asked)))
 
     # ---- single calls ----
 
@@ -139,18 +141,13 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
         func: Callable[..., Any],
         args: Iterable[Any] = (),
         kwds: Mapping[str, Any] | None = None,
-        *,
-        timeout: float | None = None,
-        retries: int | None = None,
-        retry_if: Callable[[BaseException], object] | None = None,
+        **asked: Unpack[Options],
     ) -> Any:
         """Return `func(*args, **kwds)`, computed by a worker. The limits: see `options`."""
         if self._state != RUN:
             self._refuse()
-        if timeout is not None or retries is not None or retry_if is not None or self._limits is not None:
-            return self._get_all(
-                self.apply_async(func, args, kwds, timeout=timeout, retries=retries, retry_if=retry_if)
-            )
+        if asked or self._limits is not None:
+            return self._get_all(self.apply_async(func, args, kwds, **asked))
         return self._engine.call(func, args, kwds or None)
 
     def apply_async(  # type: ignore[override]
@@ -160,10 +157,7 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
         kwds: Mapping[str, Any] | None = None,
         callback: Callback | None = None,
         error_callback: Callback | None = None,
-        *,
-        timeout: float | None = None,
-        retries: int | None = None,
-        retry_if: Callable[[BaseException], object] | None = None,
+        **asked: Unpack[Options],
     ) -> AsyncResult:
         """Have `func(*args, **kwds)` computed; return its AsyncResult at once. The limits: see `options`.
 
@@ -171,9 +165,9 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
         """
         if self._state != RUN:
             self._refuse()
-        if timeout is not None or retries is not None or retry_if is not None or self._limits is not None:
-            given = options(timeout=timeout, retries=retries, retry_if=retry_if)
-            return self._limited(func, args, kwds, callback, error_callback, with_defaults(given, self._limits))
+        if asked or self._limits is not None:
+            limits = with_defaults(options(**asked), self._limits)
+            return self._limited(func, args, kwds, callback, error_callback, limits)
         if callback is None and error_callback is None:
             result = AsyncResult()
             try:
@@ -201,6 +195,7 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
         announced = callback is not None or error_callback is not None
         result = AnnouncedResult(callback, error_callback) if announced else AsyncResult()
         asked.apply_to(result)
+        func = asked.seeded(func)
         try:
             if asked.retried:
                 result._retry = Retry(result, self._lifetime, asked)
@@ -283,6 +278,7 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
         if asked is not None and asked.retried:
             return self._map_retried(func, items, star, callbacks, asked)
         result = map_result(callbacks, asked, items)
+        func = func if asked is None else asked.seeded(func, elements=True)
         try:
             result._begin(self._engine, func, items, chunksize, star, _ext.Group.LIST, 1)
         except BaseException as error:
@@ -319,8 +315,10 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
         return outer
 
     def _sender(self, func: Callable[..., Any], star: bool, asked: Limits) -> Callable[[Any], AsyncResult]:
+        limits = asked.of_elements()
+
         def send(item: Any) -> AsyncResult:
-            return self._limited(func, item if star else (item,), None, None, None, asked)
+            return self._limited(func, item if star else (item,), None, None, None, limits())
 
         return send
 
@@ -382,6 +380,7 @@ class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
         results = kind()
         if asked is not None:
             asked.apply_to(results)
+            func = asked.seeded(func, elements=True)
         watched = results if bar is None else bar.of_iterator(results)
         results._begin(self._engine, func, iterable, chunksize, False, mode, self._lifetime.tasks_ahead, (iterable,))
         self._lifetime.feed(results)

@@ -130,6 +130,7 @@ WORK = {
     "loads": lambda: shoal.loads(shoal.dumps([Plain(), lambda: 1])),
     "register_pickle_by_value": lambda: register_and_unregister(shoal),
     "Shared": lambda: shoal.share({"a": [1, 2]}).get()["a"],
+    "rng": shoal.rng,
     "share": lambda: shoal.share([1, 2]).get(),
     "unregister_pickle_by_value": lambda: register_and_unregister(shoal),
     "usable_cpus": shoal.usable_cpus,
