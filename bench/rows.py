@@ -10,6 +10,7 @@ import rows_limits
 import rows_native
 import rows_plain
 import rows_pool
+import rows_seeing
 import rows_shared
 import rows_workers
 
@@ -21,6 +22,7 @@ def all_rows() -> frame.Registry:
     rows_workers.add_to(registry)
     rows_ends.add_to(registry)
     rows_limits.add_to(registry)
+    rows_seeing.add_to(registry)
     rows_plain.add_to(registry)
     rows_by_value.add_to(registry)
     rows_arrays.add_to(registry)

@@ -148,6 +148,18 @@ int shoal_arena_holds(const struct shoal_arena *arena, uint64_t offset, unsigned
     return word && (*word & 1ull << holder % 64);
 }
 
+uint64_t shoal_arena_held_bytes(const struct shoal_arena *arena, unsigned holder)
+{
+    uint64_t pages = 0;
+    const struct shoal__extent *extent = shoal__index_at(&arena->index, 0);
+    for (; extent && holder < SHOAL_ARENA_HOLDERS_MAX; extent = extent->after) {
+        const uint64_t *word = extent->state == SHOAL__EXTENT_USED ? word_of(extent, holder) : NULL;
+        if (word && (*word & 1ull << holder % 64))
+            pages += extent->page_count;
+    }
+    return pages * arena->page_bytes;
+}
+
 int shoal_arena_exclusive(const struct shoal_arena *arena, uint64_t offset, int holder_or_minus_one)
 {
     struct shoal__extent *block = shoal__arena_block(arena, offset);

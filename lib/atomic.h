@@ -33,6 +33,8 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free: t
 #define shoal__cas_seqcst(p, expected, desired)                                                                       \
     atomic_compare_exchange_strong_explicit((p), (expected), (desired), memory_order_seq_cst, memory_order_seq_cst)
 #define shoal__fence_seqcst() atomic_thread_fence(memory_order_seq_cst)
+#define shoal__fence_release() atomic_thread_fence(memory_order_release)
+#define shoal__fence_acquire() atomic_thread_fence(memory_order_acquire)
 
 static inline void shoal__cpu_relax(void)
 {

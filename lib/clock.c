@@ -4,6 +4,9 @@
 
 #include "sys.h"
 
+#include <fcntl.h>
+#include <string.h>
+
 #if defined(__has_include)
 #if __has_include(<sys/rseq.h>) && (defined(__x86_64__) || defined(__aarch64__))
 #include <sys/rseq.h>
@@ -14,6 +17,37 @@
 int64_t shoal_now_ns(void)
 {
     return shoal__sys_monotonic_ns();
+}
+
+bool shoal_ticks_steady(void)
+{
+#if defined(__x86_64__) || defined(__aarch64__)
+    char name[32] = "";
+    int fd = shoal__sys_open("/sys/devices/system/clocksource/clocksource0/current_clocksource", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    ssize_t bytes = shoal__sys_read(fd, name, sizeof name - 1);
+    shoal__sys_close(fd);
+    return bytes > 0 && (strcmp(name, "tsc\n") == 0 || strcmp(name, "arch_sys_counter\n") == 0);
+#else
+    return false;
+#endif
+}
+
+uint64_t shoal_ticks(bool steady)
+{
+#if defined(__x86_64__)
+    if (steady)
+        return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+    uint64_t ticks;
+    if (steady) {
+        __asm__ volatile("mrs %0, cntvct_el0" : "=r"(ticks));
+        return ticks;
+    }
+#endif
+    (void)steady;
+    return (uint64_t)shoal_now_ns();
 }
 
 #ifdef HAVE_RSEQ_AREA

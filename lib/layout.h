@@ -191,9 +191,9 @@ static_assert(offsetof(struct shoal__bell, word) == 8 && offsetof(struct shoal__
  *
  * Part two, whole pages: written by everybody.
  *
- *     +---------------+----------------------------+------------------------+------------------+
- *     | queue_common  | slot[slot_count]           | worker[worker_count]   | bell[1 + worker] |
- *     +---------------+----------------------------+------------------------+------------------+
+ *     +---------------+----------------------------+------------------------+------------------+-------------------+
+ *     | queue_common  | slot[slot_count]           | worker[worker_count]   | bell[1 + worker] | meter[1 + worker] |
+ *     +---------------+----------------------------+------------------------+------------------+-------------------+
  *
  * Word of a slot, the truth about its task (owner 0: nobody; else the worker's index plus one):
  *
@@ -251,6 +251,11 @@ struct shoal__queue_worker {
     uint8_t pad[24];
 };
 
+/* Figures for whoever looks, and for nothing else: taskqueue_meter.c. [0] the owner process's, [1 + worker] a worker's. */
+struct shoal__queue_meter {
+    shoal__a64 word[64]; /* the one it belongs to. What each means is not the queue's affair */
+};
+
 #define SHOAL__QUEUE_MAGIC 0x3145554551485300ull
 #define SHOAL__QUEUE_NO_CPU UINT32_MAX
 
@@ -259,10 +264,13 @@ static_assert(sizeof(struct shoal__queue_owner) == 192 && offsetof(struct shoal_
               "queue");
 static_assert(sizeof(struct shoal__queue_descriptor) == 64 && sizeof(struct shoal__queue_slot) == 64, "queue");
 static_assert(sizeof(struct shoal__queue_common) == 192 && sizeof(struct shoal__queue_worker) == 64, "queue");
+static_assert(sizeof(struct shoal__queue_meter) == 512, "queue");
 
 #define SHOAL__FP_TASKQUEUE(hash)                                                                                      \
-    SHOAL__FP(SHOAL__FP(SHOAL__FP((hash), sizeof(struct shoal__queue_owner)), sizeof(struct shoal__queue_common)),   \
-              SHOAL__QUEUE_IDLE_WORDS * 1000 + offsetof(struct shoal__queue_common, lookout))
+    SHOAL__FP(SHOAL__FP(SHOAL__FP(SHOAL__FP((hash), sizeof(struct shoal__queue_owner)),                               \
+                                  sizeof(struct shoal__queue_common)),                                                 \
+                        SHOAL__QUEUE_IDLE_WORDS * 1000 + offsetof(struct shoal__queue_common, lookout)),              \
+              sizeof(struct shoal__queue_meter))
 
 /* ======================================== fingerprint ======================================== */
 

@@ -38,7 +38,7 @@ static_assert(WORKERS_MAX + 1 <= SHOAL__QUEUE_IDLE_WORDS * 64, "a bit for each w
 
 /* Where the parts begin, from the queue's offset on. */
 struct places {
-    uint64_t descriptors, entries, common, slots, workers, bells, end;
+    uint64_t descriptors, entries, common, slots, workers, bells, meters, end;
 };
 
 static struct places places_of(uint32_t slot_count, uint32_t worker_count)
@@ -51,7 +51,8 @@ static struct places places_of(uint32_t slot_count, uint32_t worker_count)
     at.slots = at.common + sizeof(struct shoal__queue_common);
     at.workers = at.slots + slot_count * sizeof(struct shoal__queue_slot);
     at.bells = at.workers + worker_count * sizeof(struct shoal__queue_worker);
-    at.end = (at.bells + (worker_count + 1ull) * SHOAL_BELL_BYTES + page - 1) / page * page;
+    at.meters = at.bells + (worker_count + 1ull) * SHOAL_BELL_BYTES;
+    at.end = (at.meters + (worker_count + 1ull) * sizeof(struct shoal__queue_meter) + page - 1) / page * page;
     return at;
 }
 
@@ -149,6 +150,7 @@ static int handle_make(struct shoal_region *region, uint64_t offset, const struc
     queue->common = (void *)(start + at.common);
     queue->slots = (void *)(start + at.slots);
     queue->workers = (void *)(start + at.workers);
+    queue->meters = (void *)(start + at.meters);
     int status = ledger_create(queue);
     if (status < 0) {
         shoal_taskqueue_free(queue);

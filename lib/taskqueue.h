@@ -9,6 +9,7 @@
  *     taskqueue_lookout.c who need not be woken while tasks are short (owner process and workers)
  *     taskqueue_turn.c    taking turns on one CPU (owner process and workers)
  *     taskqueue_watch.c   what a worker runs, and ending it: exactly one side gives the outcome
+ *     taskqueue_meter.c   figures that each process writes for who looks on
  *     taskqueue_worker.c  claim, start, spin, sleep
  */
 #ifndef SHOAL_LIB_TASKQUEUE_H
@@ -71,6 +72,7 @@ struct shoal_taskqueue {
     struct shoal__queue_common *common; /* part two */
     struct shoal__queue_slot *slots;
     struct shoal__queue_worker *workers;
+    struct shoal__queue_meter *meters; /* [0] the owner's, [1 + worker] */
     struct shoal_doorbell **bells; /* [0] the owner's, [1 + worker] */
 
     struct shoal__queue_mind *minds; /* worker_count of them */

@@ -65,6 +65,8 @@ SHOAL_API int shoal_arena_forget(struct shoal_arena *arena, unsigned holder);
 
 /* 1 if this process holds it, 0 if not. -ENOENT. */
 SHOAL_API int shoal_arena_holds(const struct shoal_arena *arena, uint64_t offset, unsigned holder);
+/* Bytes of the blocks that it holds, alone or with others. Walks all blocks. */
+SHOAL_API uint64_t shoal_arena_held_bytes(const struct shoal_arena *arena, unsigned holder);
 
 /* True if `holder` is the only one that holds the block and the owner's count is zero / the owner alone holds it. */
 SHOAL_API int shoal_arena_exclusive(const struct shoal_arena *arena, uint64_t offset, int holder_or_minus_one);

@@ -150,6 +150,14 @@ SHOAL_API int shoal_waiter_collect(struct shoal_waiter *waiter); /* bits SHOAL_W
 /* CLOCK_MONOTONIC, in nanoseconds. */
 SHOAL_API int64_t shoal_now_ns(void);
 
+/*
+ * The CPU's own counter, where it is cheaper than the clock and as good: steady, and the same on all CPUs, since the
+ * kernel keeps its clock by it. Otherwise nanoseconds of the clock. Which of the two it is, shoal_ticks_steady() finds
+ * out (a file is read); processes that compare ticks of each other pass the answer on.
+ */
+SHOAL_API bool shoal_ticks_steady(void);
+SHOAL_API uint64_t shoal_ticks(bool steady);
+
 /* The CPU this thread runs on, from glibc's rseq area (one load); sched_getcpu() where there is none. */
 SHOAL_API unsigned shoal_cpu(void);
 

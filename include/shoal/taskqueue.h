@@ -203,6 +203,22 @@ SHOAL_API int shoal_taskqueue_watch_end(struct shoal_taskqueue *queue, unsigned 
 /* Worker: the phase of what it runs. */
 SHOAL_API enum shoal_watch_phase shoal_taskqueue_watch_phase(const struct shoal_taskqueue *queue, unsigned worker);
 
+/* ---- figures for who looks on: taskqueue_meter.c ---- */
+
+#define SHOAL_METER_WORDS 64u /* of each meter; what they mean is the user's affair */
+
+/* Words [first, first + count) of a meter, by the one process that it belongs to: meter 0 is the owner process's,
+ * meter 1 + i is worker i's (whoever that is now: it goes on with what its predecessor left). Relaxed stores. -EINVAL:
+ * there are no such words. */
+SHOAL_API int shoal_taskqueue_meter_set(struct shoal_taskqueue *queue, unsigned meter, unsigned first,
+                                        const uint64_t *words, unsigned count);
+/* The same words as they are now, by anybody; each is whole, but they may be of different moments. Not believed: they
+ * are what a worker says. */
+SHOAL_API int shoal_taskqueue_meter_read(const struct shoal_taskqueue *queue, unsigned meter, unsigned first,
+                                         uint64_t *ret_words, unsigned count);
+/* Where meter 0 lies in the region; the others follow. */
+SHOAL_API uint64_t shoal_taskqueue_meter_offset(const struct shoal_taskqueue *queue);
+
 /* ---- worker ---- */
 
 /* Claim the oldest READY task: 0, *ret_task (a copy) and *ret_claim; -EAGAIN if there is none. */

@@ -278,7 +278,7 @@ static int take_run(struct engine *engine, unsigned index, const struct record *
     group_deliver_run((struct owner *)entry->owner, record->item, record->run_items, payload, payload_bytes);
     entry->next_item += record->run_items;
     entry->result_bytes += payload_bytes;
-    engine->completed += record->run_items;
+    meters_count(engine, &engine->workers[index], false, record->run_items);
     return 0;
 }
 
@@ -337,7 +337,7 @@ static int take_result(struct engine *engine, unsigned index, const struct recor
                             record->kind == RECORD_VALUE ? ARRIVAL_VALUE : ARRIVAL_ERROR, payload, inline_bytes)) {
         entry->next_item++; /* one of many: straight into the group's log */
         entry->result_bytes += inline_bytes;
-        engine->completed++;
+        meters_count(engine, worker, record->kind == RECORD_ERROR, 1);
         return 0;
     }
     struct arrival arrival = {
@@ -372,7 +372,7 @@ static int take_result(struct engine *engine, unsigned index, const struct recor
     }
     entry->next_item++;
     entry->result_bytes += inline_bytes + arrival.block_bytes;
-    engine->completed++;
+    meters_count(engine, worker, record->kind == RECORD_ERROR, 1);
     owner_deliver((struct owner *)entry->owner, &arrival);
     if (last)
         entry_finish(engine, record->slot);
@@ -491,6 +491,8 @@ int engine_drain_aside(struct engine *engine)
     if (taken > 0 && engine->backlog != NULL)
         engine_feed(engine);
     engine->draining = false;
+    if (taken > 0)
+        meters_drained(engine);
     if (taken > 0 && engine->someone_drains)
         engine_news(engine); /* another thread sleeps, maybe for what we have just read */
     return taken;

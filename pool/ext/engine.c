@@ -99,6 +99,7 @@ static int make_shared(struct engine *engine)
     error = shoal_taskqueue_create(home->region, engine->control, &config, &engine->queue);
     if (error < 0)
         return raise_error(error, "cannot make the task queue");
+    meters_open(engine);
     engine->tasks.offset = engine->control + places.tasks;
     void *base;
     error = shoal_region_mirror(home->region, engine->tasks.offset, TASK_RING_BYTES, &base);

@@ -15,9 +15,10 @@
  * Files: engine.c its making; engine_end.c its end; engine_inherit.c what goes by number; engine_type.c the type;
  * submit.c encode and publish; submit_memory.c wait for room; drain.c read the result rings; wait.c sleep until
  * something is done; limits.c a task that takes too long or is not wanted any more; recover.c a worker has died;
- * lost.c what is told of it; start.c another one comes; resize.c more of them, or fewer; progress.c the thread
- * behind it all; worker.c the loop in the child; worker_result.c how it answers; worker_stop.c how it is stopped;
- * worker_memory.c one that has grown too large; attach.c a child that inherited nothing.
+ * lost.c what is told of it; start.c another one comes; resize.c more of them, or fewer; meters.c what all of it says
+ * about itself; progress.c the thread behind it all; worker.c the loop in the child; worker_result.c how it answers;
+ * worker_stop.c how it is stopped; worker_memory.c one that has grown too large; attach.c a child that inherited
+ * nothing.
  */
 #ifndef SHOAL_EXT_ENGINE_H
 #define SHOAL_EXT_ENGINE_H
@@ -153,6 +154,7 @@ struct worker {
     bool ready, leaving, stopped, damaged;
     bool retired; /* told to end after its task, for another or for none: see resize.c */
     bool has_lease;
+    uint64_t restarts, done, failed, lost; /* outcomes of this index, whoever it was */
 };
 
 struct engine {
@@ -232,6 +234,8 @@ struct engine {
     PyObject *ended; /* dict: pid -> exit code of workers that are gone, or None; or NULL */
     struct arrival setup_error; /* of the initializer, not decoded yet; kind NONE if there is none */
     uint64_t submitted, completed, lost, restarts;
+    uint64_t failed;       /* of those that completed */
+    uint64_t *meters_kept; /* of a pool that has ended: all words of its meters, or NULL */
     /* worker's side */
     struct worker_side *side;
 };
@@ -342,6 +346,16 @@ bool limits_drop(struct engine *engine, uint32_t slot);
 void limits_drop_all(struct engine *engine, struct owner *owner);
 /* A worker died over what it was asked to stop: the error for that item, new reference; NULL: it was another thing. */
 PyObject *limits_error(struct engine *engine, uint32_t slot, const struct shoal_watch *watch);
+
+/* meters.c */
+void meters_open(struct engine *engine);
+void meters_forking(struct engine *engine, unsigned index);
+/* So many items have ended, of this worker. */
+void meters_count(struct engine *engine, struct worker *worker, bool failed, uint64_t items);
+void meters_submitted(struct engine *engine);
+void meters_drained(struct engine *engine);
+void meters_keep(struct engine *engine); /* the pool ends: the last values */
+PyObject *engine_meters(struct engine *engine, PyObject *unused);
 
 /* engine_end.c */
 /* Reap all workers, killed or told to stop. 1 gone, 0 deadline, -1 exception. */

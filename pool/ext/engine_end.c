@@ -82,6 +82,8 @@ void engine_destroy(struct engine *engine)
     if (engine->dead)
         return;
     engine->dead = true;
+    if (engine->epoch == engine->state->fork_epoch)
+        meters_keep(engine);
     foreign_reap(engine->state);
     progress_stop(engine);
     engine_wake_waiting(engine);
@@ -198,6 +200,8 @@ PyObject *engine_fail(struct engine *engine, PyObject *error)
 PyObject *engine_close(struct engine *engine, PyObject *Py_UNUSED(ignored))
 {
     engine->closed = true;
+    if (!engine->dead && engine->epoch == engine->state->fork_epoch)
+        meters_drained(engine);
     if (!engine->dead && engine->open && engine->epoch == engine->state->fork_epoch) {
         if (engine_all_done(engine) && engine->groups == NULL)
             engine_stop_workers(engine);
@@ -313,6 +317,7 @@ void engine_dealloc(struct engine *engine)
     while (engine->trash_count > 0)
         Py_DECREF(engine->trash[--engine->trash_count]);
     PyMem_RawFree(engine->trash);
+    PyMem_RawFree(engine->meters_kept);
     arrival_clear(engine, &engine->setup_error);
     if (engine->encoder != NULL)
         shoal_encoder_free(engine->encoder);

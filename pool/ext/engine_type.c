@@ -206,6 +206,10 @@ static PyMethodDef engine_methods[] = {
     {"pending", (PyCFunction)engine_pending, METH_NOARGS,
      DOC("pending($self, /)", "Items of this engine that are not done.")},
     {"stats", (PyCFunction)engine_stats, METH_NOARGS, DOC("stats($self, /)", "Counters, by name.")},
+    {"meters", (PyCFunction)engine_meters, METH_NOARGS,
+     DOC("meters($self, /)",
+         "What the parent and each worker say about themselves: (words, [(words, pid, restarts, done, failed, lost,\n"
+         "held bytes, busy), ...]). Words are bytes of native uint64; pool/ext/meter.h says which. shoal._stats reads them.")},
     {"verify", (PyCFunction)engine_verify, METH_NOARGS,
      DOC("verify($self, /)", "Check everything shared; OSError if something is not valid.")},
     {"resize", (PyCFunction)engine_resize, METH_O,

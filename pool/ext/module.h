@@ -30,6 +30,7 @@ struct module_state {
     struct engine *engines;    /* every Engine of this process, linked */
     struct engine *serving;    /* in a worker: the engine that it serves, else NULL */
     struct foreign *foreign;   /* children that others forked, and the blocks that they may look at */
+    int ticks_steady;          /* shoal_ticks_steady(): 1, -1; 0: not asked yet */
     uint64_t fork_epoch;       /* grows by one in each forked child: objects of another epoch are not ours */
     PyTypeObject *engine_type, *item_type, *group_type, *block_type, *view_type, *inherited_type, *imported_type;
     PyTypeObject *submitter_type, *inbox_type;

@@ -191,7 +191,9 @@ static void recover_slots(struct engine *engine, unsigned index, pid_t pid, cons
                 fail_entry(engine, slot, lost);
             Py_XDECREF(lost);
         } else if (state != SHOAL_TASK_READY && worker == index) {
+            uint64_t before = engine->lost;
             recover_slot(engine, slot, state, index, pid, end, watch);
+            engine->workers[index].lost += engine->lost - before;
         }
     }
 }
@@ -303,6 +305,7 @@ static void recover_worker(struct engine *engine, unsigned index, const struct s
         return;
     }
     engine->restarts++;
+    worker->restarts++;
     if (engine_may_start(engine))
         engine_start_worker(engine, index);
 }

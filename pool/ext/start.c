@@ -114,6 +114,7 @@ int engine_start_worker(struct engine *engine, unsigned index)
     struct worker *worker = &engine->workers[index];
     worker->stopped = worker->retired = false;
     engine_inherit_fork(engine);
+    meters_forking(engine, index);
     engine->forking_index = (int)index;
     engine->forking_thread = PyThread_get_thread_ident();
     PyObject *start = Py_NewRef(engine->start);

@@ -394,6 +394,7 @@ int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *fun
     submission_end(&submission);
     if (error == 0)
         engine->submitted++;
+    meters_submitted(engine);
     return error;
 }
 
@@ -424,6 +425,7 @@ int engine_submit_batch(struct engine *engine, struct owner *owner, PyObject *fu
     submission_end(&submission);
     if (error == 0)
         engine->submitted += count;
+    meters_submitted(engine);
     return error;
 }
 

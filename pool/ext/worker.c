@@ -68,7 +68,7 @@ void worker_read_orders(struct engine *engine)
     }
 }
 
-void worker_wait_for_parent(struct engine *engine, bool (*there)(void *), void *arg)
+static void wait_for_parent(struct engine *engine, bool (*there)(void *), void *arg)
 {
     struct worker_side *side = engine->side;
     struct shoal_doorbell *bell = shoal_taskqueue_worker_bell(engine->queue, side->index);
@@ -90,26 +90,35 @@ void worker_wait_for_parent(struct engine *engine, bool (*there)(void *), void *
         _exit(1);
 }
 
+void worker_wait_for_parent(struct engine *engine, bool (*there)(void *), void *arg)
+{
+    int64_t begun = meter_stall_begins(&engine->side->meter);
+    wait_for_parent(engine, there, arg);
+    meter_stall_ended(&engine->side->meter, begun);
+}
+
 /* ---- tasks ---- */
 
-static PyObject *call_triple(PyObject *triple)
+static PyObject *call_triple(struct engine *engine, PyObject *triple)
 {
+    struct meter *meter = &engine->side->meter;
     if (!PyTuple_CheckExact(triple) || PyTuple_GET_SIZE(triple) != 3 || !PyTuple_Check(PyTuple_GET_ITEM(triple, 1))) {
         raise_damaged(NULL, "this is not a call");
         return NULL;
     }
-    PyObject *kwargs = PyTuple_GET_ITEM(triple, 2);
-    if (kwargs == Py_None)
-        kwargs = NULL;
-    else if (!PyDict_Check(kwargs)) { /* a mapping */
-        PyObject *dict = PyObject_CallOneArg((PyObject *)&PyDict_Type, kwargs);
+    PyObject *function = PyTuple_GET_ITEM(triple, 0), *kwargs = PyTuple_GET_ITEM(triple, 2), *dict = NULL;
+    if (kwargs != Py_None && !PyDict_Check(kwargs)) { /* a mapping */
+        kwargs = dict = PyObject_CallOneArg((PyObject *)&PyDict_Type, kwargs);
         if (dict == NULL)
             return NULL;
-        PyObject *result = PyObject_Call(PyTuple_GET_ITEM(triple, 0), PyTuple_GET_ITEM(triple, 1), dict);
-        Py_DECREF(dict);
-        return result;
     }
-    return PyObject_Call(PyTuple_GET_ITEM(triple, 0), PyTuple_GET_ITEM(triple, 1), kwargs);
+    if (!meter->timing)
+        meter_name(meter, function);
+    PyObject *result = PyObject_Call(function, PyTuple_GET_ITEM(triple, 1), kwargs == Py_None ? NULL : kwargs);
+    if (meter->timing)
+        meter_ran(engine, function);
+    Py_XDECREF(dict);
+    return result;
 }
 
 /* -1: the task was taken away from us. */
@@ -122,6 +131,8 @@ static void abandon(struct engine *engine)
 {
     PyErr_Clear();
     stop_settle(engine);
+    engine->side->meter.timing = false;
+    engine->side->meter.items = 0;
     input_end(engine, HOME_NO_BLOCK, NULL);
 }
 
@@ -198,6 +209,8 @@ static void serve_call(struct engine *engine)
     PyObject *args = apart && call != NULL ? next_opened(engine, HANDLE_IN_ITEM_STAR) : NULL;
     side->unsound |= side->raised;
     SHOAL_KILL_POINT("task: read");
+    if (side->meter.timing)
+        meter_lap(engine, METER_UNPICKLE);
     if (start(engine) < 0) {
         Py_XDECREF(call);
         Py_XDECREF(args);
@@ -208,11 +221,15 @@ static void serve_call(struct engine *engine)
         Py_XDECREF(call);
         result_send_error(engine, side->task.first_item, true, "arguments", NULL);
     } else if (apart) {
+        if (!side->meter.timing)
+            meter_name(&side->meter, call);
         PyObject *result = call_apart(call, args);
+        if (side->meter.timing)
+            meter_ran(engine, call);
         Py_DECREF(args);
         answer(engine, side->task.first_item, true, result, call);
     } else {
-        answer(engine, side->task.first_item, true, call_triple(call), call);
+        answer(engine, side->task.first_item, true, call_triple(engine, call), call);
     }
 }
 
@@ -224,6 +241,8 @@ static void serve_item(struct engine *engine, PyObject *function, uint32_t item,
     PyObject *argument = next_opened(engine, star ? HANDLE_IN_ITEM_STAR : HANDLE_IN_ITEM);
     PyObject *result = NULL;
     engine->side->unsound |= engine->side->raised;
+    if (engine->side->meter.timing)
+        meter_lap(engine, METER_UNPICKLE);
     if (argument == NULL) {
         result_send_error(engine, item, last, "arguments", last ? function : NULL);
         return;
@@ -236,6 +255,8 @@ static void serve_item(struct engine *engine, PyObject *function, uint32_t item,
             result = PyObject_CallObject(function, args);
         Py_XDECREF(args);
     }
+    if (engine->side->meter.timing)
+        meter_ran(engine, function);
     if (last)
         Py_DECREF(function);
     answer(engine, item, last, result, argument);
@@ -262,6 +283,7 @@ static void serve_batch(struct engine *engine)
     if (function == NULL)
         PyErr_Fetch(&error_type, &error, &traceback);
     SHOAL_KILL_POINT("batch: function read");
+    meter_batch_opened(engine, function);
     bool ours = start(engine) == 0;
     uint32_t count = side->task.item_count;
     size_t of_function = side->block_count;
@@ -271,6 +293,8 @@ static void serve_batch(struct engine *engine)
         bool last = i + 1 == count;
         if (i > side->task.reserved && side->limited)
             stop_begin(engine);
+        if (i > side->task.reserved)
+            meter_item(engine, &side->meter);
         if (stop_drops(engine)) {
             side->exposed = false;
             Py_CLEAR(function);
@@ -301,6 +325,8 @@ static void serve_batch(struct engine *engine)
             else if (side->block_count > of_function)
                 input_item_done(engine, of_function);
         }
+        if (side->meter.timing)
+            meter_finish(engine);
     }
     Py_XDECREF(function);
     Py_XDECREF(error_type);
@@ -316,13 +342,17 @@ static bool serve_one(struct engine *engine)
     if (shoal_taskqueue_claim(engine->queue, side->index, &side->task, &side->claim) < 0)
         return false;
     side->drop_rest = false;
+    meter_task(engine, &side->meter, side->task.stream_bytes);
     stop_begin(engine);
     if (side->task.flags & TASK_BATCH)
         serve_batch(engine);
     else
         serve_call(engine);
+    if (side->meter.timing)
+        meter_finish(engine);
     side->exposed = false;
     side->served++;
+    meter_task_ended(engine);
     if (engine->state->sweeper != NULL)
         handles_sweep(engine);
     if (side->release_count > 0)
@@ -354,10 +384,12 @@ static int serve(struct engine *engine)
         /* Out of work: now even a lazy sleeper wants to hear what we have handed in. */
         shoal_doorbell_ring(shoal_taskqueue_owner_bell(engine->queue), SHOAL_LAZY);
         int woken;
+        int64_t idle_since = meter_wait_begins(engine);
         Py_BEGIN_ALLOW_THREADS
-        int64_t deadline = memory_deadline(side, shoal_now_ns() + LOOK_FOR_PARENT_NS);
+        int64_t deadline = memory_deadline(side, idle_since + LOOK_FOR_PARENT_NS);
         woken = shoal_taskqueue_wait(engine->queue, side->index, side->waiter, deadline, NULL, orders_there, side);
         Py_END_ALLOW_THREADS
+        meter_wait_ended(engine);
         if (woken == 0 && parent_gone(side))
             return 1;
         if (woken == -EINTR && PyErr_CheckSignals() < 0) {
@@ -436,6 +468,7 @@ static int set_up(struct engine *engine, PyObject *setup)
     PyObject *result = PyObject_CallNoArgs(setup);
     if (result != NULL) {
         Py_DECREF(result);
+        meter_ready(engine);
         SHOAL_KILL_POINT("hello: to be said");
         result_send_plain(engine, &hello);
         return 0;
@@ -461,6 +494,7 @@ PyObject *engine_work(struct engine *engine, PyObject *args)
         return NULL;
     engine->side->arm = Py_XNewRef(arm);
     memory_begin(engine->side, max_memory, engine->served_pid == 0);
+    meter_open(engine);
     int error = shoal_lifeline_arm(&engine->lifeline);
     if (error >= 0 && engine->served_pid != 0) /* it lives, or the lifeline has killed us */
         error = shoal_peer_open(engine->served_pid, &engine->side->pool_process);

@@ -4,6 +4,7 @@
 #define SHOAL_EXT_WORKER_H
 
 #include "engine.h"
+#include "meter.h"
 
 /* Results that are being gathered in one record, after the tail of our ring: see worker_result.c. */
 struct result_run {
@@ -25,6 +26,7 @@ struct worker_side {
     pid_t parent;
     struct shoal_peer pool_process; /* of our pool, if that is not our parent; else pidfd -1 */
     uint32_t served;
+    struct meter meter;
     uint64_t sweep_asked, sweep_done; /* numbers of orders */
     /* worker_memory.c; memory_max 0: it may be as large as it likes */
     uint64_t memory_max, memory_born;

@@ -160,6 +160,8 @@ static PyObject *give(void *context, Py_ssize_t index)
     }
     struct buffer_entry entry;
     memcpy(&entry, side->table + (side->first_buffer + (uint64_t)index) * sizeof entry, sizeof entry);
+    side->meter.word[METER_BYTES_IN] += entry.size_bytes;
+    side->meter.word[METER_SAVED] += entry.kind == BUFFER_IN_MESSAGE ? 0 : entry.size_bytes;
     struct block *block = block_for(engine, &entry);
     if (block == NULL)
         return NULL;

@@ -168,6 +168,15 @@ static void *allocate(uint64_t bytes)
     return memory;
 }
 
+static void count_bytes(struct meter *meter, const struct outgoing *out, uint64_t stream_bytes)
+{
+    meter->word[METER_BYTES_OUT] += stream_bytes;
+    for (size_t i = 0; i < out->taken_count; i++) {
+        meter->word[METER_BYTES_OUT] += out->taken[i].size_bytes;
+        meter->word[METER_SAVED] += out->taken[i].kind == BUFFER_IN_MESSAGE ? 0 : out->taken[i].size_bytes;
+    }
+}
+
 /*
  * A task may have been given more blocks than a record, or the ring, has room for. Then those that are still held are
  * told in records of their own before the result. Its stream, which lies after the tail, makes way meanwhile.
@@ -202,6 +211,7 @@ static void send(struct engine *engine, struct outgoing *out, struct record *rec
     out->far = block != NULL && shoal_taskqueue_owner_elsewhere(engine->queue);
     outgoing_write(out, block, side->lease, stream_bytes, &record->stream_offset);
     SHOAL_KILL_POINT("result: written");
+    count_bytes(&side->meter, out, stream_bytes);
     drop_shared(out);
     record->stream_bytes = stream_bytes;
     record->buffer_count = (uint32_t)out->taken_count;
@@ -265,6 +275,7 @@ static void run_end(struct engine *engine)
     if (run->count > 0) {
         ((struct record *)(void *)run->record)->run_items = run->count;
         SHOAL_KILL_POINT("run: to be published");
+        engine->side->meter.word[METER_BYTES_OUT] += (uint64_t)(run->cursor - run->record) - sizeof(struct record);
         ring_publish(engine, (uint64_t)(run->cursor - run->record), run->room, SHOAL_AWAKE);
     }
     run->record = NULL;

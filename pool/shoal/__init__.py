@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from shoal._results import AsyncResult, IMapIterator, MapResult
     from shoal._retry import Attempt
     from shoal._shared import Shared
+    from shoal._stats import LongTask, PoolStats, WorkerStats
     from shoal.errors import (
         ArgumentDecodingError,
         PoolBroken,
@@ -55,11 +56,13 @@ __all__ = [
     "CurrentWorker",
     "Future",
     "IMapIterator",
+    "LongTask",
     "MapResult",
     "Pickler",
     "PicklingError",
     "Pool",
     "PoolBroken",
+    "PoolStats",
     "PoolTerminated",
     "ProcessPoolExecutor",
     "RemoteError",
@@ -70,6 +73,7 @@ __all__ = [
     "Unpickler",
     "UnpicklingError",
     "WorkerLost",
+    "WorkerStats",
     "__version__",
     "array",
     "cloudpickle",
@@ -99,9 +103,11 @@ _LATER = {
     "CurrentWorker": "shoal._current",
     "Future": "shoal.future",
     "IMapIterator": "shoal.pool",
+    "LongTask": "shoal._stats",
     "MapResult": "shoal.pool",
     "Pool": "shoal.pool",
     "PoolBroken": "shoal.errors",
+    "PoolStats": "shoal._stats",
     "PoolTerminated": "shoal.errors",
     "ProcessPoolExecutor": "shoal.executor",
     "RemoteError": "shoal.errors",
@@ -110,6 +116,7 @@ _LATER = {
     "TaskStopped": "shoal.errors",
     "TaskTimeout": "shoal.errors",
     "WorkerLost": "shoal.errors",
+    "WorkerStats": "shoal._stats",
     "current_worker": "shoal._current",
     "rng": "shoal._random_streams",
     "usable_cpus": "shoal._cpus",

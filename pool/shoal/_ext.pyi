@@ -5,7 +5,7 @@ import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field
 from types import CellType, CodeType, FunctionType, ModuleType
-from typing import Any, ClassVar, Literal, Protocol, final
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, final
 
 from typing_extensions import Buffer, Self
 
@@ -14,6 +14,9 @@ from shoal.future import Future
 __version__: str
 
 # ---- the engine ----
+
+# words, pid, restarts, done, failed, lost, bytes held, busy
+_WorkerMeter: TypeAlias = tuple[bytes, int, int, int, int, int, int, bool]
 
 @final
 class Engine:
@@ -55,6 +58,7 @@ class Engine:
     def abandon(self, error: BaseException, signal: int, /) -> None: ...
     def verify(self) -> None: ...
     def stats(self) -> dict[str, int]: ...
+    def meters(self) -> tuple[bytes, list[_WorkerMeter]]: ...
     def resize(self, workers: int, /) -> None: ...
     def handover(self, index: int, /) -> tuple[bytes, list[int]]: ...
     def work(

@@ -27,6 +27,7 @@ from shoal._limits import ExecutorOptions, Limits, options, standing, with_defau
 from shoal._pool_worker import PoolWorker
 from shoal._retry import Retry
 from shoal._retry_map import RetriedIterator
+from shoal._seeing import Seen
 from shoal._worker_settings import ExecutorPoolOptions, worker_settings
 from shoal._workers import Workers
 from shoal.errors import PoolTerminated, future_error
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
 OPEN, SHUT, TERMINATED, INHERITED = "open", "shut", "terminated", "inherited"
 
 
-class ProcessPoolExecutor(_ext.Submitter, Workers, AsyncCalls, concurrent.futures.Executor):  # submit() is the former's
+class ProcessPoolExecutor(  # submit() is the first one's
+    _ext.Submitter, Workers, AsyncCalls, Seen, concurrent.futures.Executor
+):
     """An executor of worker processes with the interface of `concurrent.futures.ProcessPoolExecutor`.
 
     The workers start with the first call.
@@ -291,6 +294,9 @@ class ProcessPoolExecutor(_ext.Submitter, Workers, AsyncCalls, concurrent.future
             return {}
         engine, name = self._lifetime.engine, self._settings.worker_name
         return {pid: PoolWorker(engine, index, pid, name(index)) for index, pid in enumerate(engine.pids()) if pid}
+
+    def _seen_engine(self) -> _ext.Engine | None:
+        return None if self._lifetime is None else self._lifetime.engine
 
     @property
     def _broken(self) -> BaseException | bool:

@@ -34,6 +34,7 @@ from shoal._results import (
 )
 from shoal._retry import Retry
 from shoal._retry_map import RetriedIterator, RetriedMap
+from shoal._seeing import Seen
 from shoal._worker_settings import PoolOptions, worker_settings
 from shoal._workers import Workers
 
@@ -48,7 +49,7 @@ RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"  # multiprocessing.pool's ow
 INHERITED = "INHERITED"
 
 
-class Pool(Workers, AsyncCalls, multiprocessing.pool.Pool):
+class Pool(Workers, AsyncCalls, Seen, multiprocessing.pool.Pool):
     """A pool of worker processes with the interface of `multiprocessing.Pool`.
 
     Parameters

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What it costs to be seen: tiny tasks with the meters that are always on, against the same without them."""
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator
+
+import frame
+import rows_pool
+
+WITHOUT = "the same with SHOAL_METERS=off"
+STATS_GOAL = 0.98  # at most 2 % more
+
+
+@contextlib.contextmanager
+def unmetered(maker: Callable) -> Iterator[object]:
+    os.environ["SHOAL_METERS"] = "off"
+    with maker() as pool:
+        yield pool
+
+
+# name, what makes the pool, what is done with it, more fields
+TINY = [
+    ("apply", rows_pool.shoal_pool, rows_pool.apply_calls, {"calls": 500, "rounds": 40, "placement": "two cores"}),
+    ("submits", rows_pool.shoal_executor, rows_pool.many_submits, {"calls": 20_000, "rounds": 20}),
+    ("imap-unordered", rows_pool.shoal_pool, rows_pool.imap_tasks, {"calls": 5_000, "rounds": 40}),
+    (
+        "map-ints",
+        rows_pool.shoal_pool,
+        functools.partial(rows_pool.map_of_ints, count=1_000_000),
+        {"operations": 1_000_000, "unit": "ns", "rounds": 20},
+    ),
+]
+
+
+def add_to(registry: frame.Registry) -> None:
+    for name, maker, work, fields in TINY:
+        registry.add(
+            f"stats/{name}",
+            ours=functools.partial(rows_pool.using, maker, work),
+            theirs=functools.partial(rows_pool.using, functools.partial(unmetered, maker), work),
+            peer=WITHOUT,
+            group="pool",
+            goal=STATS_GOAL,
+            **fields,
+        )
