@@ -251,7 +251,7 @@ struct shoal__queue_worker {
     uint8_t pad[24];
 };
 
-/* Figures for whoever looks, and for nothing else: taskqueue_meter.c. [0] the owner process's, [1 + worker] a worker's. */
+/* Figures for whoever looks on: taskqueue_meter.c. [0] is the owner process's, [1 + worker] a worker's. */
 struct shoal__queue_meter {
     shoal__a64 word[64]; /* the one it belongs to. What each means is not the queue's affair */
 };

@@ -209,7 +209,7 @@ static PyMethodDef engine_methods[] = {
     {"meters", (PyCFunction)engine_meters, METH_NOARGS,
      DOC("meters($self, /)",
          "What the parent and each worker say about themselves: (words, [(words, pid, restarts, done, failed, lost,\n"
-         "held bytes, busy), ...]). Words are bytes of native uint64; pool/ext/meter.h says which. shoal._stats reads them.")},
+         "held bytes, busy), ...]). Words are bytes of native uint64; see pool/ext/meter.h and shoal._stats.")},
     {"verify", (PyCFunction)engine_verify, METH_NOARGS,
      DOC("verify($self, /)", "Check everything shared; OSError if something is not valid.")},
     {"resize", (PyCFunction)engine_resize, METH_O,

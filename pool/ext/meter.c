@@ -40,7 +40,7 @@ static void calibrate(struct meter *meter, uint64_t ticks, int64_t now)
         meter->first_ns = now;
     }
     if (ticks > meter->first_ticks && now - meter->first_ns >= CALIBRATE_FIRST_NS)
-        meter->scale = (uint64_t)((double)(now - meter->first_ns) / (double)(ticks - meter->first_ticks) * 4294967296.0);
+        meter->scale = (uint64_t)(4294967296.0 * (double)(now - meter->first_ns) / (double)(ticks - meter->first_ticks));
     meter->base_ticks = ticks;
     meter->base_ns = now;
 }

@@ -100,7 +100,9 @@ void memory_begin(struct worker_side *side, uint64_t max_bytes, bool forked);
 bool memory_outgrown(struct worker_side *side); /* between two tasks: is this one to end? May run user code */
 int64_t memory_deadline(const struct worker_side *side, int64_t deadline_ns); /* when to ask again if it is idle */
 
-/* worker.c */
+/* worker_orders.c */
+#define LOOK_FOR_PARENT_NS INT64_C(10000000000) /* the lifeline is the rule; this is for who closed it */
+bool worker_parent_gone(const struct worker_side *side);
 void worker_read_orders(struct engine *engine);
 /* Sleep until the parent has sent an order or may have freed room in our ring. */
 void worker_wait_for_parent(struct engine *engine, bool (*there)(void *), void *arg);
