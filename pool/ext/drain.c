@@ -491,6 +491,7 @@ int engine_drain_aside(struct engine *engine)
     if (taken > 0 && engine->backlog != NULL)
         engine_feed(engine);
     engine->draining = false;
+    engine->takes += taken > 0;
     if (taken > 0)
         meters_drained(engine);
     if (taken > 0 && engine->someone_drains)

@@ -209,6 +209,7 @@ struct engine {
     /* wait.c, progress.c */
     struct waiting *waiting; /* threads that wait while another one drains */
     bool someone_drains;
+    uint64_t takes; /* drains that brought something */
     uint64_t drains;         /* grows with each drain: the progress thread sees that callers are at work */
     struct thread_waiter *waiters;
     uint64_t announcements;  /* the last announcement on the bell: only its maker retracts it */
@@ -289,8 +290,10 @@ typedef bool (*engine_predicate)(void *arg);
 /* 1 when the predicate holds, 0 at the deadline (CLOCK_MONOTONIC ns, -1 none), -1 with an exception. */
 int engine_wait(struct engine *engine, engine_predicate done, void *arg, int64_t deadline_ns);
 /* Sleep on the bell (urgency SHOAL_AWAKE: only on descriptors) until something happens; the GIL is released meanwhile.
- * extra_fd (or -1) wakes as well. 0, or -1 with an exception (a signal handler raised). */
-int engine_sleep(struct engine *engine, enum shoal_urgency urgency, int extra_fd, int64_t deadline_ns);
+ * extra_fd (or -1) wakes as well. takes: engine->takes when the caller looked whether it has to sleep. 0, or -1 with an
+ * exception (a signal handler raised). */
+#define ENGINE_ANY_TAKES UINT64_MAX
+int engine_sleep(struct engine *engine, enum shoal_urgency urgency, int extra_fd, int64_t deadline_ns, uint64_t takes);
 bool engine_has_arrivals(const struct engine *engine); /* something that was not drained */
 void engine_await_nobody_inside(struct engine *engine);
 void engine_free_waiters(struct engine *engine);

@@ -125,7 +125,7 @@ int engine_reap_workers(struct engine *engine, int64_t deadline_ns)
         int64_t look_again = now + LOOK_AGAIN_NS;
         if (deadline_ns >= 0 && deadline_ns < look_again)
             look_again = deadline_ns;
-        if (engine_sleep(engine, SHOAL_AWAKE, -1, look_again) < 0)
+        if (engine_sleep(engine, SHOAL_AWAKE, -1, look_again, ENGINE_ANY_TAKES) < 0)
             return -1;
     }
     return 1;

@@ -67,7 +67,7 @@ static void sleep_and_report(struct engine *engine, enum shoal_urgency urgency, 
     if (engine->limits_ns != INT64_MAX && (deadline_ns < 0 || engine->limits_ns < deadline_ns))
         deadline_ns = engine->limits_ns;
     engine->progress_until_ns = deadline_ns < 0 ? INT64_MAX : deadline_ns;
-    if (engine_sleep(engine, urgency, engine->progress_fd, deadline_ns) < 0)
+    if (engine_sleep(engine, urgency, engine->progress_fd, deadline_ns, ENGINE_ANY_TAKES) < 0)
         report_unraisable((PyObject *)engine);
     engine->progress_until_ns = INT64_MIN;
     clear_wake(engine);

@@ -154,7 +154,7 @@ static bool something_arrived(void *arg)
     return engine_has_arrivals(arg);
 }
 
-int engine_sleep(struct engine *engine, enum shoal_urgency urgency, int extra_fd, int64_t deadline_ns)
+int engine_sleep(struct engine *engine, enum shoal_urgency urgency, int extra_fd, int64_t deadline_ns, uint64_t takes)
 {
     struct thread_waiter *own = own_waiter(engine);
     if (own == NULL || update_watches(engine, own, extra_fd) < 0)
@@ -173,7 +173,9 @@ int engine_sleep(struct engine *engine, enum shoal_urgency urgency, int extra_fd
         sigfillset(&all);
         pthread_sigmask(SIG_BLOCK, &all, &before);
         error = PyErr_CheckSignals();
-        if (error == 0 && !engine->dead) { /* a handler may have terminated the pool: nothing is left to use then */
+        /* While we spun, or in a handler, another thread may have taken what we wait for. */
+        bool taken = takes != ENGINE_ANY_TAKES && takes != engine->takes;
+        if (error == 0 && !taken && !engine->dead) { /* dead: a handler has terminated the pool, nothing is left */
             engine->inside++;
             Py_BEGIN_ALLOW_THREADS
             happened = shoal_waiter_wait(own->waiter, bell, ticket, deadline_ns, &before);
@@ -329,6 +331,7 @@ int engine_wait(struct engine *engine, engine_predicate done, void *arg, int64_t
             engine_wake_waiting(engine);
         engine_after_drain(engine);
         result = 1;
+        uint64_t takes = engine->takes;
         if (done(arg) || engine->dead)
             break;
         result = 0;
@@ -340,7 +343,7 @@ int engine_wait(struct engine *engine, engine_predicate done, void *arg, int64_t
             engine->someone_drains = true;
             if (!spin(engine, deadline_ns)) {
                 progress_yield(engine);
-                result = engine_sleep(engine, SHOAL_URGENT, -1, sleep_until(engine, deadline_ns));
+                result = engine_sleep(engine, SHOAL_URGENT, -1, sleep_until(engine, deadline_ns), takes);
             }
             engine->someone_drains = false;
         }
