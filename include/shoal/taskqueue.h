@@ -61,7 +61,7 @@ struct shoal_claim {
 
 struct shoal_taskqueue_config {
     uint32_t slot_count;   /* power of two, 2 .. 65536 */
-    uint32_t worker_count; /* 1 .. 1023, the most there will be; all bells are made at creation: replacements find them */
+    uint32_t worker_count; /* 1 .. 1023, the most there will be; all bells are made at creation, to be found */
     enum shoal_doorbell_kind doorbell; /* not AUTO: choose first */
     int64_t spin_ns;       /* how long the newest idle worker spins; < 0: the default (50 us); 0: never */
 };

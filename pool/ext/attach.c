@@ -52,7 +52,8 @@ PyObject *engine_handover(struct engine *engine, PyObject *number)
         return NULL;
     }
     struct handover handover = {.control = engine->control, .rings = engine->workers[index].rings,
-                                .worker_max = engine->worker_max, .max_tasks = engine->max_tasks, .doorbell = engine->doorbell, .pid = getpid()};
+                                .worker_max = engine->worker_max, .max_tasks = engine->max_tasks,
+                                .doorbell = engine->doorbell, .pid = getpid()};
     PyObject *fds = PyList_New(0);
     if (fds == NULL || append(fds, shoal_region_fd(engine->home->region)) < 0 ||
         append(fds, engine->lifeline.read_fd) < 0)

@@ -2,18 +2,19 @@
 /*
  * resize.c - more workers, or fewer, while the pool runs.
  *
- * The problem: what all processes share is laid out when the pool is made, and a worker that is forked sees the parent's
- * tables as they were then; tasks run all the time, workers die, and several threads may ask for different numbers.
+ * The problem: what all processes share is laid out when the pool is made, and a worker that is forked sees the
+ * parent's tables as they were then; tasks run all the time, workers die, and several threads may ask for different
+ * numbers.
  *
  * The protocol: the task queue has lines and bells for `worker_max` workers from the start, a few hundred bytes each;
  * how many there are stands in its shared part, written by the parent. What is large, the rings of a worker, is made
  * when there first is such a worker, in a block of its own, and kept for the next one of this index.
  *     More: the tables are extended, then engine_bury_dead starts who is missing, as it does after a death. So only one
  * thread at a time starts workers.
- *     Fewer: those with the highest numbers are told to end after the task at hand (ORDER_RETIRE). What a worker has not
- * claimed is for anybody, so nothing is taken back and nothing lost. When it has ended it is buried as any other, and
- * none takes its place if its number is still too high: if the pool has grown again meanwhile, another does. The tables
- * are shortened from the end, as far as nobody is there.
+ *     Fewer: those with the highest numbers are told to end after the task at hand (ORDER_RETIRE). What a worker has
+ * not claimed is for anybody, so nothing is taken back and nothing lost. When it has ended it is buried as any other,
+ * and none takes its place if its number is still too high: if the pool has grown again meanwhile, another does. The
+ * tables are shortened from the end, as far as nobody is there.
  *
  * What it costs: a worker looks at its ring of orders after each task, two loads.
  * What it does not do: wait until those that are to end have; a task in them may take long.

@@ -290,7 +290,7 @@ static int serve(struct engine *engine)
     struct worker_side *side = engine->side;
     while ((engine->max_tasks == 0 || side->served < engine->max_tasks) && !side->unsound && !side->retire) {
         if (serve_one(engine)) {
-            if (orders_there(side)) /* it may be for now */
+            if (orders_there(side)) /* it may be told to end */
                 worker_read_orders(engine);
             side->memory_pending = true;
             if (memory_outgrown(side))

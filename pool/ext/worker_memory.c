@@ -2,8 +2,9 @@
 /*
  * worker_memory.c - a worker that has grown too large ends after its task, and another takes its place.
  *
- * What is measured is what is resident and the process's own (anonymous), not what it maps of the arena or of libraries.
- * What a forked worker was born with does not count: the kernel shows all of the parent's memory as the child's.
+ * What is measured is what is resident and the process's own (anonymous), not what it maps of the arena or of
+ * libraries. What a forked worker was born with does not count: the kernel shows all of the parent's memory as the
+ * child's.
  *
  * The kernel's figure costs some microseconds to read, more than a small task. So it is read at most each LOOK_NS, a
  * clock apart; and once more when the worker has been idle for so long, so that the last task counts as well. Before a

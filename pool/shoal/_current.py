@@ -30,11 +30,18 @@ class _Here:
     """This process, if it is a worker."""
 
     worker: CurrentWorker | None = None
+    cpus = 0
 
 
-def become(worker: CurrentWorker) -> None:
-    """Have this process be that worker."""
+def become(worker: CurrentWorker, cpus: int) -> None:
+    """Have this process be that worker, which may keep so many CPUs busy."""
     _Here.worker = worker
+    _Here.cpus = cpus
+
+
+def cpus_here() -> int | None:
+    """Return how many CPUs a worker, or a process that it has forked, may keep busy; None in others."""
+    return _Here.cpus or None
 
 
 def current_worker() -> CurrentWorker | None:

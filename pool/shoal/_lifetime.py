@@ -13,6 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import operator
 import os
+import sys
 import weakref
 from collections.abc import Callable
 from multiprocessing.context import BaseContext
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal import _ext
 from shoal._cpus import usable_cpus
+from shoal._current import cpus_here
 from shoal._inherited import let_inherit
 from shoal._kills import look
 from shoal._spawn import SpawnStart
@@ -52,6 +54,8 @@ class Lifetime:
         method: str = "fork",
         task_error: Callable[..., BaseException] = task_error,
     ) -> None:
+        settings.plan(workers)
+        self._settings = settings
         start = ForkStart(settings) if method == "fork" else SpawnStart(method, settings)
         self.engine = _ext.Engine(workers, start, settings.max_tasks, task_error, settings.room(workers))
         self.tasks_ahead = _tasks_ahead(workers)
@@ -75,6 +79,7 @@ class Lifetime:
 
     def resize(self, workers: int) -> int:
         """Have so many workers; return how many it is to be by now, as other threads may resize as well."""
+        self._settings.plan(workers)
         self.engine.resize(workers)
         workers = self.engine.workers
         self.tasks_ahead = _tasks_ahead(workers)
@@ -145,7 +150,7 @@ def _tasks_ahead(workers: int) -> int:
 def worker_count(asked: int | None, complaint: str) -> int:
     """Return how many workers to start; `complaint` is for a number below 1."""
     if asked is None:
-        return usable_cpus()
+        return min(usable_cpus(), cpus_here() or sys.maxsize)  # in a worker: its share of them
     count = operator.index(asked)
     if count < 1:
         raise ValueError(complaint)

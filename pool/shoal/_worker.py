@@ -35,6 +35,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
 
 from shoal import _stop
+from shoal._thread_limits import told
 from shoal._threads import python_warning_only_if_true, warn_before_fork
 from shoal._worker_settings import WorkerSettings
 
@@ -103,7 +104,7 @@ class ForkStart:
         common = Common(get_ident(), Parent.current(), _open_stdin())
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
         try:
-            with python_warning_only_if_true():
+            with told(self._settings.threads, self._settings.variables), python_warning_only_if_true():
                 yield common
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -24,6 +24,8 @@ from typing import Any, NamedTuple, TypedDict
 from shoal import _current
 from shoal._current import CurrentWorker
 from shoal._limits import ExecutorOptions, Options
+from shoal._thread_limits import variables_to_set
+from shoal._worker_cpus import CpuSets, cpu_sets, cpus_of_all, cpus_of_each
 from shoal.errors import Payload, Stage, encode_error
 
 ROOM_MIN = 32  # workers that every pool can be resized to
@@ -38,6 +40,8 @@ class WorkerOptions(TypedDict, total=False):
     worker_init: WorkerFunction | None
     worker_exit: WorkerFunction | None
     max_worker_memory: int | str | None
+    cpu_affinity: Any
+    worker_threads: int | None
 
 
 class PoolOptions(Options, WorkerOptions, total=False):
@@ -71,7 +75,16 @@ class WorkerSettings:
     max_tasks: int  # 0: no limit
     resizable_to: int | None
     max_memory: int  # bytes; 0: no limit
-    stage: Stage = "initializer"  # in the worker: what it is at, for the error that ends it
+    affinity: Any
+    threads_asked: int | None  # 0: whatever the libraries like
+    # What `plan` makes of it:
+    cpu_sets: CpuSets | None = None
+    cpus_each: int = 1
+    threads: int = 0
+    variables: tuple[str, ...] = ()  # that are set to `threads`
+    # In the worker:
+    stage: Stage = "initializer"  # what it is at, for the error that ends it
+    unbound: OSError | None = None  # why it does not run on its CPUs
 
     def plain(self) -> WorkerSettings:
         """Return the same without the user's code."""
@@ -87,14 +100,34 @@ class WorkerSettings:
             return max(self.resizable_to, workers)
         return max(ROOM_MIN, 2 * workers, 2 * len(os.sched_getaffinity(0)))
 
+    def plan(self, workers: int) -> None:
+        """Before workers are started: there are to be so many of them."""
+        self.cpu_sets = cpu_sets(self.affinity, workers)
+        self.cpus_each = self.threads_asked or cpus_of_each(self.cpu_sets, workers)
+        self.threads = self.cpus_each
+        if self.threads_asked == 0 or (self.threads_asked is None and self.threads >= cpus_of_all()):
+            self.variables = ()
+        else:
+            self.variables = variables_to_set(self.threads_asked is not None)
+
     # ---- in the worker ----
 
     def settle(self, index: int) -> None:
         """Before any of the user's code is there."""
-        _current.become(CurrentWorker(index, self.name, {}))
+        for variable in self.variables:
+            os.environ[variable] = str(self.threads)
+        if self.cpu_sets is not None:
+            try:
+                os.sched_setaffinity(0, self.cpu_sets[index % len(self.cpu_sets)])
+            except OSError as error:  # they were there when the pool was made
+                self.unbound = error
+        _current.become(CurrentWorker(index, self.name, {}), self.cpus_each)
 
     def set_up(self) -> None:
         """Before the first task: what this raises breaks the pool."""
+        self.stage = "cpu_affinity"
+        if self.unbound is not None:
+            raise self.unbound
         self.stage = "initializer"
         if self.functions.initializer is not None:
             self.functions.initializer(*self.functions.initargs)
@@ -166,6 +199,10 @@ def worker_settings(
     resizable_to = own.get("resizable_to")
     if resizable_to is not None:
         resizable_to = operator.index(resizable_to)
+    threads = own.get("worker_threads")
+    if threads is not None and (isinstance(threads, bool) or operator.index(threads) < 0):
+        raise ValueError(f"worker_threads must be 1 or more, or 0 for as many as the libraries like, not {threads!r}")
+    cpu_sets(own.get("cpu_affinity"), 1)  # an error is for whoever makes the pool, not for its first call
     functions = Functions(initializer, tuple(initargs), own.get("worker_init"), own.get("worker_exit"))
     settings = WorkerSettings(
         functions,
@@ -174,5 +211,7 @@ def worker_settings(
         max_tasks=max_tasks or 0,
         resizable_to=resizable_to,
         max_memory=_bytes(own.get("max_worker_memory")),
+        affinity=own.get("cpu_affinity"),
+        threads_asked=threads,
     )
     return settings, others

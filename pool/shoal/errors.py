@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from shoal import _ext
 
 Stage = Literal[
-    "call", "arguments", "result", "stopped", "initializer", "worker_init", "main module", "initializer's arguments"
+    "call",
+    "arguments",
+    "result",
+    "stopped",
+    "initializer",
+    "worker_init",
+    "cpu_affinity",
+    "main module",
+    "initializer's arguments",
 ]
 # What a worker sends in place of a result: stage, name of the exception's type, its text, the worker's traceback,
 # the exception pickled (None: it could not travel), and why not.
@@ -31,6 +39,7 @@ Payload = tuple[Stage, str, str, str, "bytes | None", str]
 SETUP: dict[Stage, str] = {
     "initializer": "the initializer raised {}",
     "worker_init": "worker_init raised {}",
+    "cpu_affinity": "a worker could not be bound to its CPUs: {}",
     "main module": "a worker could not import the main module: {}",
     "initializer's arguments": "a worker could not unpickle the initializer and its arguments: {}",
 }

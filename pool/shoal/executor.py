@@ -68,6 +68,11 @@ class ProcessPoolExecutor(  # submit() is the first one's
         How many workers `resize` is to be able to give it.
     max_worker_memory : int or str, optional
         Bytes, or "2GB", "500MiB": a worker that has more memory of its own ends after its task and is replaced.
+    cpu_affinity : list or str, optional
+        CPUs that the workers run on; a list of such lists: each worker takes the next; "spread": each has its share.
+    worker_threads : int, optional
+        Threads of numerical libraries in each worker (BLAS, OpenMP); 0: as many as they like. By default workers times
+        threads stay within the CPUs that may be used, unless OMP_NUM_THREADS is set.
     worker_init, worker_exit : callable, optional
         Called as `worker_init(worker)` in each worker before its first task, after the initializer, and as
         `worker_exit(worker)` after its last one, whenever it ends in order: at shutdown, or when the worker has had its

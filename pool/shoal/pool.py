@@ -72,6 +72,11 @@ class Pool(Workers, AsyncCalls, Seen, multiprocessing.pool.Pool):
         How many workers `resize` is to be able to give it.
     max_worker_memory : int or str, optional
         Bytes, or "2GB", "500MiB": a worker that has more memory of its own ends after its task and is replaced.
+    cpu_affinity : list or str, optional
+        CPUs that the workers run on; a list of such lists: each worker takes the next; "spread": each has its share.
+    worker_threads : int, optional
+        Threads of numerical libraries in each worker (BLAS, OpenMP); 0: as many as they like. By default workers times
+        threads stay within the CPUs that may be used, unless OMP_NUM_THREADS is set.
     worker_init, worker_exit : callable, optional
         Called as `worker_init(worker)` in each worker before its first task, after the initializer, and as
         `worker_exit(worker)` after its last one, whenever it ends in order: when the pool is closed, or the worker has
@@ -133,6 +138,8 @@ class Pool(Workers, AsyncCalls, Seen, multiprocessing.pool.Pool):
         seed : int, sequence of int or numpy.random.SeedSequence, optional
             What random numbers the tasks draw: `random`'s, numpy's global ones, and those of `shoal.rng`.
         """
+        from shoal._pool_view import PoolView
+
         return PoolView(self, standing(options(**asked)))
 
     # ---- single calls ----
@@ -474,39 +481,6 @@ class Pool(Workers, AsyncCalls, Seen, multiprocessing.pool.Pool):
 
     def _disown(self) -> None:
         self._state = INHERITED
-
-
-class PoolView(Pool):
-    """A pool with limits of its own: what `Pool.options` returns. It begins and ends with the pool."""
-
-    def __init__(self, pool: Pool, asked: Limits | None) -> None:
-        self._of = pool
-        self._limits = pool._limits if asked is None else asked.over(pool._limits)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_of"], name)
-
-    @property
-    def _state(self) -> str:  # type: ignore[override]
-        return self._of._state
-
-    def _resize(self, workers: int) -> None:
-        self._of._resize(workers)
-
-    def close(self) -> None:
-        """Close the pool."""
-        self._of.close()
-
-    def terminate(self) -> None:
-        """Terminate the pool."""
-        self._of.terminate()
-
-    def join(self) -> None:
-        """Wait for the pool's workers to end."""
-        self._of.join()
-
-    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
-        pass  # the pool itself says so
 
 
 def _chunksize(asked: int | None, items: int, workers: int) -> int:

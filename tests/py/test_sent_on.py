@@ -18,9 +18,7 @@ import exception_cases
 import object_cases
 import test_determinism
 
-FUNCTIONS = by_value_function_cases.CASES | (
-    by_value_function_cases.CASES_3_12 if sys.version_info >= (3, 12) else {}
-)
+FUNCTIONS = by_value_function_cases.CASES | (by_value_function_cases.CASES_3_12 if sys.version_info >= (3, 12) else {})
 EDGES = {
     "functions and classes of a module by value, functions first": """
         import types
