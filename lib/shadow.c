@@ -37,11 +37,15 @@
 #define SCAN_AT_LEAST_NS 100000
 #define SCAN_SHARE 10 /* of the time that the view was out */
 
+struct faults {
+    uint64_t count;
+    pid_t pid; /* of whom: a forked child counts anew */
+};
+
 struct view {
     uint8_t *first, *end; /* whole pages */
     int64_t taken_ns;
-    uint64_t faults; /* of this process when it was taken */
-    pid_t pid;       /* whose faults those were: a forked child counts anew */
+    struct faults faults; /* of this process when it was taken, or before */
 };
 
 struct shoal_shadow {
@@ -51,6 +55,7 @@ struct shoal_shadow {
     struct view *room;
     size_t view_count, room_count;
     unsigned own_count; /* views with a mapping of their own */
+    struct faults last; /* when a view was given back, and none taken since; else pid 0 */
 };
 
 int shoal_shadow_create(struct shoal_region *region, struct shoal_shadow **ret_shadow)
@@ -129,21 +134,30 @@ static void close_gap(struct shoal_shadow *shadow, size_t index)
         memmove(views + index, views + index + 1, behind * sizeof(*views));
 }
 
+static struct faults count_faults(void)
+{
+    return (struct faults){.count = shoal__sys_page_faults(), .pid = shoal__sys_getpid()};
+}
+
+/* The count of the last give serves for one take: of faults between the two it would be thought that they are the new
+ * view's, and the page tables are asked. */
 static int insert_view(struct shoal_shadow *shadow, size_t index, uint8_t *first, uint8_t *end)
 {
     int status = open_gap(shadow, index);
     if (status < 0)
         return status;
+    struct faults faults = shadow->last.pid != 0 ? shadow->last : count_faults();
+    shadow->last.pid = 0;
     shadow->views[index] = (struct view){.first = first, .end = end, .taken_ns = shoal__sys_monotonic_ns(),
-                                         .faults = shoal__sys_page_faults(), .pid = shoal__sys_getpid()};
+                                         .faults = faults};
     return 0;
 }
 
 /* ---- was it written? ---- */
 
-static bool no_fault_since(const struct view *view)
+static bool no_fault_since(const struct view *view, const struct faults *now)
 {
-    return view->pid == shoal__sys_getpid() && view->faults == shoal__sys_page_faults();
+    return view->faults.pid == now->pid && view->faults.count == now->count;
 }
 
 /* 1: no page of our own in there; 0: there is, or it took longer than until the deadline; -errno: cannot be known. */
@@ -163,9 +177,9 @@ static int scan(const uint8_t *first, const uint8_t *end, int64_t deadline_ns)
     return found < 0 ? found : !found;
 }
 
-static bool is_clean_in_time(const struct view *view)
+static bool is_clean_in_time(const struct view *view, const struct faults *faults)
 {
-    if (no_fault_since(view))
+    if (no_fault_since(view, faults))
         return true;
     int64_t now = shoal__sys_monotonic_ns(), share = (now - view->taken_ns) / SCAN_SHARE;
     return scan(view->first, view->end, now + (share > SCAN_AT_LEAST_NS ? share : SCAN_AT_LEAST_NS)) == 1;
@@ -221,7 +235,8 @@ void shoal_shadow_give(struct shoal_shadow *shadow, void *address, uint64_t leng
     if (index == shadow->view_count || shadow->views[index].first != first)
         return; /* not one of ours */
     struct view *view = &shadow->views[index];
-    if (!is_clean_in_time(view))
+    shadow->last = count_faults();
+    if (!is_clean_in_time(view, &shadow->last))
         shoal__sys_madvise(first, (size_t)bytes, MADV_DONTNEED);
     close_gap(shadow, index);
 }
@@ -237,7 +252,9 @@ int shoal_shadow_is_clean(const struct shoal_shadow *shadow, const void *address
     const uint8_t *first = (const uint8_t *)address - into_page;
     if (is_of_whole(shadow, first)) {
         size_t index = find_view(shadow, first);
-        if (index < shadow->view_count && shadow->views[index].first <= first && no_fault_since(&shadow->views[index]))
+        struct faults now = count_faults();
+        if (index < shadow->view_count && shadow->views[index].first <= first &&
+            no_fault_since(&shadow->views[index], &now))
             return 1;
     }
     return scan(first, first + shoal__region_round(into_page + length_bytes), -1) == 1;
