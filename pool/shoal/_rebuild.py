@@ -107,4 +107,6 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'shoal._rebuild' has no attribute {name!r}")
     from shoal import _shared
 
-    return getattr(_shared, name)
+    value: object = getattr(_shared, name)
+    globals()[name] = value  # the pickler looks whether it is there each time that it names it
+    return value
