@@ -92,22 +92,37 @@ static enum how_sent how_sent(const struct shoal_encoder *e, const Py_buffer *vi
     return e->hooks.buffer_callback || has_axes_in_another_order(view) ? ASK_NUMPY : COPIED;
 }
 
-/* numpy has one object of each of these types, which dtype(name) gives. 1: written; 0: it is none of them; -1. */
-static int save_known_dtype(struct shoal_encoder *e, PyObject *dtype)
+/* numpy has one object of each of these types, which dtype(name) gives: the name (borrowed), NULL: it is none of them,
+ * or there is an exception. Most arrays have the type of the one before. */
+static PyObject *name_of_known(struct shoal_state_writer *writer, PyObject *dtype)
 {
+    if (dtype == writer->known_dtype)
+        return writer->known_name;
     PyObject *known = PyObject_GetAttrString(dtype, "isbuiltin");
     PyObject *name = known ? PyObject_GetAttrString(dtype, "str") : NULL;
     bool is_known = name && PyLong_CheckExact(known) && PyLong_AsLong(known) == 1 && PyUnicode_CheckExact(name);
     Py_XDECREF(known);
-    int result = name ? 0 : -1;
-    if (is_known) {
-        result = -1;
-        if (shoal__save(e, e->state->writer.array_dtype) == 0 && shoal__begin_tuple(e, 1) == 0 &&
-            shoal__save_constant(e, name) == 0 && shoal__end_tuple(e, 1) == 0 &&
-            shoal__op(e, OP_REDUCE) == 0 && shoal__put(e, dtype) == 0)
-            result = 1;
+    if (!is_known) {
+        Py_XDECREF(name);
+        return NULL;
     }
-    Py_XDECREF(name);
+    Py_XSETREF(writer->known_dtype, Py_NewRef(dtype));
+    Py_XSETREF(writer->known_name, name);
+    return name;
+}
+
+/* 1: written; 0: it is not known; -1. */
+static int save_known_dtype(struct shoal_encoder *e, PyObject *dtype)
+{
+    PyObject *name = Py_XNewRef(name_of_known(&e->state->writer, dtype));
+    if (!name)
+        return PyErr_Occurred() ? -1 : 0;
+    int result = -1;
+    if (shoal__save(e, e->state->writer.array_dtype) == 0 && shoal__begin_tuple(e, 1) == 0 &&
+        shoal__save_constant(e, name) == 0 && shoal__end_tuple(e, 1) == 0 &&
+        shoal__op(e, OP_REDUCE) == 0 && shoal__put(e, dtype) == 0)
+        result = 1;
+    Py_DECREF(name);
     return result;
 }
 

@@ -150,6 +150,8 @@ struct shoal_state_writer {
     PyObject *find_describer; /* shoal._describe.find_describer, or NULL until such an object is met */
     PyObject *array_dtype;    /* numpy.dtype, NULL until an array is sent */
     PyObject *array_objects;  /* numpy.dtype("O"), likewise */
+    PyObject *known_dtype;    /* the last one that numpy has one object of, or NULL */
+    PyObject *known_name;     /* of that, as dtype() takes it */
     PyObject *array_empty;    /* numpy.empty, likewise */
     PyObject *array_shell;    /* what an empty array of objects answers to __reduce__, or NULL until one is sent */
     PyObject *array_maker;    /* numpy._core.numeric._frombuffer, None if there is none, NULL until an array is sent */
