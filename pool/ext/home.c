@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* home.c - see home.h. */
-#include "home.h"
+#include "directory.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -79,8 +79,8 @@ static struct home *home_new(struct module_state *state)
         raise_error(error, "cannot make the shared region");
         goto fail;
     }
-    error = shoal_arena_create(home->region, SHOAL_REGION_HEADER_BYTES,
-                               shoal_region_size(home->region) - SHOAL_REGION_HEADER_BYTES, limit, &home->arena);
+    uint64_t before = SHOAL_REGION_HEADER_BYTES + DIRECTORY_BYTES;
+    error = shoal_arena_create(home->region, before, shoal_region_size(home->region) - before, limit, &home->arena);
     if (error < 0) {
         raise_error(error, "cannot make the arena");
         goto fail;

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "directory.h"
 #include "engine.h"
 #include "meter.h"
 
@@ -36,6 +37,7 @@ void meters_open(struct engine *engine)
         [PARENT_STEADY] = state->ticks_steady > 0,
     };
     set(engine, 0, words, PARENT_WORDS);
+    directory_add(engine->home, shoal_taskqueue_meter_offset(engine->queue), engine->worker_max);
 }
 
 void meters_forking(struct engine *engine, unsigned index)
@@ -54,18 +56,22 @@ void meters_count(struct engine *engine, struct worker *worker, bool failed, uin
 
 void meters_submitted(struct engine *engine)
 {
+    uint64_t depth[] = {engine->in_flight, engine->backlog_count};
+    _Static_assert(PARENT_IN_FLIGHT + 1 == PARENT_BACKLOG, "in this order");
     set(engine, PARENT_SUBMITTED, &engine->submitted, 1);
+    set(engine, PARENT_IN_FLIGHT, depth, 2);
 }
 
 void meters_drained(struct engine *engine)
 {
     struct shoal_arena_stats stats;
     shoal_arena_get_stats(engine->home->arena, &stats);
-    uint64_t words[] = {engine->completed - engine->failed, engine->failed, engine->lost, engine->restarts,
+    uint64_t words[] = {engine->worker_count, engine->submitted,
+                        engine->completed - engine->failed, engine->failed, engine->lost, engine->restarts,
                         engine->in_flight, engine->backlog_count, stats.used_bytes,
                         engine->dead ? METER_ENDED : engine->closed ? METER_CLOSED : METER_RUNNING};
-    _Static_assert(PARENT_DONE + sizeof words / sizeof *words == PARENT_STATE + 1, "in this order");
-    set(engine, PARENT_DONE, words, sizeof words / sizeof *words);
+    _Static_assert(PARENT_WORKERS + sizeof words / sizeof *words == PARENT_STATE + 1, "in this order");
+    set(engine, PARENT_WORKERS, words, sizeof words / sizeof *words);
 }
 
 void meters_keep(struct engine *engine)
@@ -73,6 +79,7 @@ void meters_keep(struct engine *engine)
     size_t meter_bytes = SHOAL_METER_WORDS * sizeof(uint64_t);
     if (engine->queue == NULL || engine->meters_kept != NULL || engine->workers == NULL)
         return;
+    directory_remove(engine->home, shoal_taskqueue_meter_offset(engine->queue));
     meters_drained(engine);
     engine->meters_kept = PyMem_RawMalloc((engine->worker_most + 1) * meter_bytes);
     for (unsigned i = 0; engine->meters_kept != NULL && i <= engine->worker_most; i++)

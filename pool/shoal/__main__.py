@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from shoal import _explain_command
+from shoal import _explain_command, _top
 from shoal.info import as_json, as_text
 
 
@@ -24,9 +24,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _explain_command.add_arguments(explain)
+    top = commands.add_parser(
+        "top",
+        help="the running pools of this user",
+        description=_top.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _top.add_arguments(top)
     chosen = parser.parse_args(arguments)
     if chosen.command == "explain":
         return _explain_command.run(chosen)
+    if chosen.command == "top":
+        return _top.run(chosen)
     print(as_json() if chosen.json else as_text())
     return 0
 

@@ -61,13 +61,13 @@ class Limits(NamedTuple):
         nearest = [other if one is None else one for one, other in zip(self, others, strict=True)]
         return Limits._make(nearest)
 
-    def bar(self, *inputs: object) -> Bar | None:
+    def bar(self, engine: _ext.Engine, *inputs: object) -> Bar | None:
         """Begin the bar of a call over these inputs, if one was asked for."""
         if self.progress is None or self.progress is False:
             return None
         from shoal._progress import Bar, length_of
 
-        return Bar(self.progress, length_of(inputs))
+        return Bar(self.progress, length_of(inputs), engine)
 
     @property
     def retried(self) -> bool:

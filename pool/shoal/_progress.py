@@ -29,6 +29,7 @@ from typing import Any
 
 from shoal import _ext
 from shoal._results import AnnouncedMapResult, AnnouncedResult, AsyncResult, MapResult
+from shoal._stats import gather
 
 Send = Callable[[Any], AsyncResult]  # one element
 Counts = Callable[[], tuple[int, bool]]  # how many elements have ended, and whether all have
@@ -49,8 +50,9 @@ def length_of(inputs: tuple[object, ...]) -> int | None:
 class Bar:
     """The bar of one call, from before it is submitted until it has ended or nobody wants it any more."""
 
-    def __init__(self, progress: Any, total: int | None) -> None:
+    def __init__(self, progress: Any, total: int | None, engine: _ext.Engine) -> None:
         self.counts: Counts | None = None
+        self._shares = Shares(engine)
         self._shown = 0
         self._drawn_at = time.monotonic()
         self._paused = False
@@ -124,6 +126,10 @@ class Bar:
             self._bar.disable = True
 
     def _draw(self, finished: int) -> None:
+        if hasattr(self._bar, "set_postfix"):
+            words = self._shares.words()
+            if words:
+                self._bar.set_postfix(words, refresh=False)
         more, self._shown = max(0, finished - self._shown), max(finished, self._shown)
         if more:
             self._bar.update(more)
@@ -153,6 +159,28 @@ class Bar:
         self._bar = None
         self.counts = None
         _screen.bars.discard(self)
+
+
+class Shares:
+    """Where the workers' time has gone since the bar was made."""
+
+    def __init__(self, engine: _ext.Engine) -> None:
+        self._engine = engine
+        self._before = self._spent()
+
+    def words(self) -> dict[str, str]:
+        """As tqdm shows them; nothing as long as no time has passed."""
+        run, pickle, wait = (max(0.0, now - then) for now, then in zip(self._spent(), self._before, strict=True))
+        whole = run + pickle + wait
+        if whole <= 0:
+            return {}
+        return {
+            name: f"{100 * part / whole:.0f} %" for name, part in (("run", run), ("pickle", pickle), ("wait", wait))
+        }
+
+    def _spent(self) -> tuple[float, float, float]:
+        stats = gather("", self._engine)
+        return stats.run, stats.pickle + stats.unpickle, stats.wait
 
 
 def _make(progress: Any, total: int | None) -> Any:

@@ -142,9 +142,9 @@ class IMapUnorderedIterator(IMapIterator):
     """The results of `imap_unordered`, in the order in which they arrive."""
 
 
-def map_result(callbacks: Callbacks | None, asked: Limits | None, items: Sized) -> MapResult:
+def map_result(engine: _ext.Engine, callbacks: Callbacks | None, asked: Limits | None, items: Sized) -> MapResult:
     """What `map` waits for: with callbacks, limits and a bar, if there are any."""
-    bar = None if asked is None else asked.bar(items)
+    bar = None if asked is None else asked.bar(engine, items)
     if bar is not None:
         result = bar.of_map(callbacks)
     else:

@@ -186,7 +186,7 @@ class ProcessPoolExecutor(  # submit() is the first one's
         asked = self._limits
         if progress is not None or seed is not None:
             asked = with_defaults(options(progress=progress, seed=seed), asked)
-        bar = None if asked is None else asked.bar(*iterables)
+        bar = None if asked is None else asked.bar(lifetime.engine, *iterables)
         ahead = buffersize or lifetime.tasks_ahead
         if asked is not None and asked.retried:
             results = self._map_retried(fn, zip(*iterables), ahead, deadline, asked, bar)

@@ -285,7 +285,7 @@ class Pool(Workers, AsyncCalls, Seen, multiprocessing.pool.Pool):
         callbacks = None if callback is None and error_callback is None else (callback, error_callback)
         if asked is not None and asked.retried:
             return self._map_retried(func, items, star, callbacks, asked)
-        result = map_result(callbacks, asked, items)
+        result = map_result(self._engine, callbacks, asked, items)
         func = func if asked is None else asked.seeded(func, elements=True)
         try:
             result._begin(self._engine, func, items, chunksize, star, _ext.Group.LIST, 1)
@@ -311,7 +311,7 @@ class Pool(Workers, AsyncCalls, Seen, multiprocessing.pool.Pool):
         asked: Limits,
     ) -> AsyncResult:
         send = self._sender(func, star, asked)
-        bar = asked.bar(items)
+        bar = asked.bar(self._engine, items)
         if bar is None:
             outer = AsyncResult() if callbacks is None else AnnouncedResult(*callbacks)
         else:
@@ -378,7 +378,7 @@ class Pool(Workers, AsyncCalls, Seen, multiprocessing.pool.Pool):
             self._refuse()
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
-        bar = None if asked is None else asked.bar(iterable)
+        bar = None if asked is None else asked.bar(self._engine, iterable)
         results: IMapIterator | RetriedIterator
         if asked is not None and asked.retried:
             send, ordered = self._sender(func, False, asked), mode == _ext.Group.ORDERED

@@ -305,6 +305,13 @@ def test_on_a_terminal_it_is_one_line_that_ends_before_the_programs_own(tmp_path
     assert last.startswith("working: 100%") and "300/300" in last and "it/s" in last
 
 
+def test_it_says_where_the_time_of_the_workers_goes(tmp_path):
+    said, _ = in_terminal(tmp_path, 'pool.map(task, range(300), progress="working")')
+    last = said.split("\r\n")[0].split("\r")[-1]
+    run, pickle, wait = (int(last.partition(f"{name}=")[2].split()[0]) for name in ("run", "pickle", "wait"))
+    assert run > pickle and 98 <= run + pickle + wait <= 102
+
+
 def test_calls_side_by_side_have_a_line_each(tmp_path):
     line = 'one, two = (pool.map_async(task, range(200), progress=p) for p in ("one", "two")); one.get(); two.get()'
     said, status = in_terminal(tmp_path, line)
