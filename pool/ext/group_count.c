@@ -4,8 +4,9 @@
  *
  * Short results of a batch travel many in a record, which is published when it is full: a chunk of slow tasks would
  * seem to stand still until its end. But the worker notes each of them (worker_result.c), and what is noted can be
- * counted where it lies. While the worker goes on that is a look: if the record was published meanwhile, it counts for nothing,
- * and the next look has it. So a count may be late, and now and then lower than the last one, but never too high.
+ * counted where it lies. While the worker goes on that is a look: if the record was published meanwhile, it counts for
+ * nothing, and the next look has it. So a count may be late, and now and then lower than the last one, but never too
+ * high.
  */
 #include <string.h>
 
