@@ -170,7 +170,7 @@ class Shares:
 
     def words(self) -> dict[str, str]:
         """As tqdm shows them; nothing as long as no time has passed."""
-        run, pickle, wait = (max(0.0, now - then) for now, then in zip(self._spent(), self._before, strict=True))
+        run, pickle, wait = (max(0.0, new - old) for new, old in zip(self._spent(), self._before, strict=True))
         whole = run + pickle + wait
         if whole <= 0:
             return {}
