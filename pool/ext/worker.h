@@ -14,6 +14,8 @@ struct result_run {
     uint32_t count;
 };
 
+#define LEASES_KNOWN 4u
+
 struct worker_side {
     unsigned index;
     struct worker *own; /* of the engine's table: our rings */
@@ -36,6 +38,10 @@ struct worker_side {
     uint64_t lease, lease_bytes, lease_limit;
     int lease_error;
     bool lease_waiting, lease_there;
+    struct lease_pages {
+        uint64_t offset, bytes;
+    } mapped[LEASES_KNOWN]; /* the last ones whose pages were mapped here all at once */
+    unsigned mapped_next;
     /* blocks that have died here and that the parent believes we hold */
     uint64_t *releases;
     size_t release_count, release_capacity;

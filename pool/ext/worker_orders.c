@@ -11,9 +11,29 @@
 
 #include "worker.h"
 
+#define LEASE_KNOWN_BYTES (UINT64_C(4) << 20) /* of larger ones the faults would be too dear, if they come */
+
 bool worker_parent_gone(const struct worker_side *side)
 {
     return side->pool_process.pidfd >= 0 ? shoal_peer_alive(&side->pool_process) == 0 : getppid() != side->parent;
+}
+
+/*
+ * A lease of many pages: map them all at once, rather than by a fault each. Those that were leased to us a moment ago are
+ * mapped, unless they were given back to the system since, which is done when nobody works.
+ */
+static void map_pages(struct engine *engine, uint64_t offset, uint64_t whole)
+{
+    struct worker_side *side = engine->side;
+    if (whole < 65536)
+        return;
+    for (unsigned i = 0; i < LEASES_KNOWN; i++) {
+        if (side->mapped[i].offset == offset && side->mapped[i].bytes >= whole)
+            return;
+    }
+    shoal_region_populate(engine->home->region, offset, whole, true);
+    if (whole <= LEASE_KNOWN_BYTES)
+        side->mapped[side->mapped_next++ % LEASES_KNOWN] = (struct lease_pages){.offset = offset, .bytes = whole};
 }
 
 void worker_read_orders(struct engine *engine)
@@ -49,8 +69,7 @@ void worker_read_orders(struct engine *engine)
                 side->lease_error = error;
                 continue;
             }
-            if (whole >= 65536)
-                shoal_region_populate(engine->home->region, order.offset, whole, true);
+            map_pages(engine, order.offset, whole);
         }
     }
 }
