@@ -3,6 +3,7 @@
 
 import frame
 import rows_arrays
+import rows_async
 import rows_by_value
 import rows_data
 import rows_ends
@@ -18,6 +19,7 @@ import rows_workers
 def all_rows() -> frame.Registry:
     registry = frame.Registry()
     rows_pool.add_to(registry)
+    rows_async.add_to(registry)
     rows_data.add_to(registry)
     rows_workers.add_to(registry)
     rows_ends.add_to(registry)
