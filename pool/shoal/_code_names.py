@@ -28,83 +28,96 @@ class CodeNames(NamedTuple):
         return f"{os.path.basename(self.filename)}:{self.line}"
 
 
-class _Form:
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = _HEADER
-        self.known: list[str] = []
-
-    def byte(self) -> int:
-        self.at += 1
-        return self.data[self.at - 1]
-
-    def number(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self.byte()
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-
-    def signed(self) -> int:
-        value = self.number()
-        return (value >> 1) ^ -(value & 1)
-
-    def data_of(self, size: int) -> bytes:
-        if size > len(self.data) - self.at:
-            raise IndexError
-        self.at += size
-        return self.data[self.at - size : self.at]
-
-    def text(self) -> str:
-        return self.data_of(self.number() >> 1).decode("utf-8", "replace")
-
-    def name(self) -> str:
-        head = self.number()
-        if head & _NAME_KNOWN:
-            return self.known[head >> 2]
-        name = self.data_of(head >> 2).decode("utf-8", "replace")
-        if len(self.known) < _KNOWN_NAMES:
-            self.known.append(name)
-        return name
-
-    def names(self) -> tuple[str, ...]:
-        count = self.number()
-        if count > len(self.data):
-            raise IndexError
-        return tuple(self.name() for _ in range(count))
-
-
 def code_names(data: Any) -> CodeNames | None:
     """The names, or None if this is no such form."""
     if not isinstance(data, (bytes, memoryview)) or len(data) < _HEADER:
         return None
-    form = _Form(bytes(data))
     try:
-        return _read(form)
+        return _read(bytes(data))
     except (IndexError, UnicodeError):
         return None
 
 
-def _read(form: _Form) -> CodeNames:
-    version = (form.data[0], form.data[1])
-    shape = form.byte()
-    name = form.text()
-    new = version >= (3, 11)
-    qualname = form.text() if new and shape & _QUALNAME_MASK == _QUALNAME_OWN else name
-    filename = form.text() if shape & _OWN_FILENAME else ""
-    arguments, _, _, _, _, line = (form.signed() for _ in range(6))
+# One function of plain loops for each kind of field, as there may be ten thousand codes: most numbers are one byte.
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """A number, and where it ends, as from all functions here."""
+    value = data[at]
+    at += 1
+    if value < 0x80:
+        return value, at
+    value &= 0x7F
+    shift = 7
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _end(data: bytes, at: int, size: int) -> int:
+    if size > len(data) - at:
+        raise IndexError
+    return at + size
+
+
+def _text(data: bytes, at: int) -> tuple[str, int]:
+    size, at = _number(data, at)
+    end = _end(data, at, size >> 1)
+    return data[at:end].decode("utf-8", "replace"), end
+
+
+def _names(data: bytes, at: int, known: list[str]) -> tuple[list[str], int]:
+    """A list of names; those that were read before are numbers in `known`."""
+    count, at = _number(data, at)
+    if count > len(data):
+        raise IndexError
+    found = []
+    for _ in range(count):
+        head = data[at]
+        at += 1
+        if head >= 0x80:
+            head, at = _number(data, at - 1)
+        if head & _NAME_KNOWN:
+            found.append(known[head >> 2])
+            continue
+        end = _end(data, at, head >> 2)
+        name = data[at:end].decode("utf-8", "replace")
+        at = end
+        if len(known) < _KNOWN_NAMES:
+            known.append(name)
+        found.append(name)
+    return found, at
+
+
+def _read(data: bytes) -> CodeNames:
+    new = (data[0], data[1]) >= (3, 11)
+    shape, at = data[_HEADER], _HEADER + 1
+    name, at = _text(data, at)
+    qualname, filename = name, ""
+    if new and shape & _QUALNAME_MASK == _QUALNAME_OWN:
+        qualname, at = _text(data, at)
+    if shape & _OWN_FILENAME:
+        filename, at = _text(data, at)
+    fields = []
+    for _ in range(6):  # how many arguments of each kind, the stack, flags, the first line: signed
+        value, at = _number(data, at)
+        fields.append((value >> 1) ^ -(value & 1))
     for _ in range(3 if new else 2):  # bytecode, line table, exception table
-        form.data_of(form.number())
-    form.names()
+        size, at = _number(data, at)
+        at = _end(data, at, size)
+    known: list[str] = []
+    _, at = _names(data, at, known)
     if new:
-        local = form.names()
-        kinds = form.data_of(len(local))
-        free = tuple(each for each, kind in zip(local, kinds, strict=True) if kind & _FREE)
+        local, at = _names(data, at, known)
+        kinds = data[at : _end(data, at, len(local))]
+        free = [each for each, kind in zip(local, kinds, strict=True) if kind & _FREE]
     else:
-        form.number()
-        local = form.names()
-        form.names()
-        free = form.names()
-    return CodeNames(qualname, filename, line, free, local[:arguments])
+        _, at = _number(data, at)
+        local, at = _names(data, at, known)
+        _, at = _names(data, at, known)
+        free, at = _names(data, at, known)
+    return CodeNames(qualname, filename, fields[5], tuple(free), tuple(local[: fields[0]]))
