@@ -202,11 +202,35 @@ static int save_odd_code(struct shoal_encoder *e, PyObject *code, struct shoal_c
     return shoal__put(e, code);
 }
 
+static bool was_written(struct shoal_encoder *e, PyObject *bytes)
+{
+    return e->first_code && shoal__find(e, e->codes ? PyDict_GetItemWithError(e->codes, bytes) : bytes) >= 0;
+}
+
+/* The function of this stream that this is the code of: borrowed, or NULL. Looked for only where there is one. */
+static PyObject *function_with(struct shoal_encoder *e, PyObject *code)
+{
+    for (size_t i = e->memo.count; i-- > 0;) {
+        PyObject *met = (PyObject *)(e->memo.keys[i] & ~SHOAL_MEMO_SHADOW);
+        if (!(e->memo.keys[i] & SHOAL_MEMO_SHADOW) && PyFunction_Check(met) && PyFunction_GET_CODE(met) == code)
+            return met;
+    }
+    return NULL;
+}
+
+/* Code on its own, which is rare: one object with that of the function, whichever comes first. */
 int shoal__save_code(struct shoal_encoder *e, PyObject *code)
 {
     struct shoal_code_facts *facts = shoal__code_facts(e->state, code);
     if (!facts)
         return -1;
+    PyObject *function = was_written(e, facts->bytes) ? function_with(e, code) : NULL;
+    if (function) {
+        PyObject *value = Py_BuildValue("(O(Os))", e->state->shared.getattr, function, "__code__");
+        int result = value ? shoal__save_reduced(e, value, code) : -1;
+        Py_XDECREF(value);
+        return result;
+    }
     if (facts->odd)
         return save_odd_code(e, code, facts);
     if (shoal__save_rebuilder(e, REBUILD_CODE) < 0 || shoal__begin_tuple(e, 1) < 0 ||
@@ -217,14 +241,22 @@ int shoal__save_code(struct shoal_encoder *e, PyObject *code)
 
 /* ---- the whole ---- */
 
+/* What `_function` makes it of: the bytes, or the code where that is an object of this stream. */
+static int save_function_code(struct shoal_encoder *e, PyObject *code, struct shoal_code_facts *facts)
+{
+    if (facts->odd)
+        return save_odd_code(e, code, facts);
+    int64_t index = shoal__find(e, code);
+    return index >= 0 ? shoal__get_index(e, index) : save_code_bytes(e, facts->bytes);
+}
+
 static int save_by_value(struct shoal_encoder *e, PyFunctionObject *f, PyObject *code)
 {
     struct shoal_code_facts *facts = shoal__code_facts(e->state, code);
     PyObject *closure = f->func_closure;
     int n = closure ? 3 : 2;
     if (!facts || shoal__save_rebuilder(e, REBUILD_FUNCTION) < 0 || shoal__begin_tuple(e, n) < 0 ||
-        (facts->odd ? save_odd_code(e, code, facts) : save_code_bytes(e, facts->bytes)) < 0 ||
-        shoal__save_namespace(e, f, facts) < 0)
+        save_function_code(e, code, facts) < 0 || shoal__save_namespace(e, f, facts) < 0)
         return -1;
     int64_t first = (int64_t)e->memo.count;
     if (closure && shoal__save_closure(e, f) < 0)

@@ -317,6 +317,21 @@ CASES = {
         assert asyncio.run(all()) == ([1, 2], 3, [4])
         """,
     ),
+    "code beside the functions that it belongs to": (
+        """
+        def f(x): return [y for y in x], x
+        def g(x): return 1
+        g.__code__ = f.__code__
+        def h(x): return lambda: x in {1, 2}
+        def k(): return k, k.__code__
+        it = f.__code__, f, g, f.__code__, h, h.__code__, k, k.__code__
+        """,
+        """
+        code, f, g, again, h, of_h, k, of_k = it
+        assert f.__code__ is g.__code__ is code is again and h.__code__ is of_h
+        assert k()[1] is k.__code__ is of_k and f([1]) == g([1]) == ([1], [1])
+        """,
+    ),
     "bound methods": (
         """
         import types
