@@ -6,6 +6,9 @@
  * is the same object as in the element before it, if that is large. Both are packed into a block of the arena
  * (handle.h) that the messages refer to; in the worker a new object is made of it each time, as if it had been sent.
  *
+ * Arguments that are the same handles of shared objects in all elements of a batch, and come before all others, are
+ * bound to its function: they arrive as the same objects each time, so once for a batch is enough.
+ *
  * Elements only where nothing can run between two elements that might change them: not of generators. What it costs
  * who has no such input: a look at its first two elements. The function's size is known when it was pickled for the
  * first batch.
@@ -99,6 +102,78 @@ PyObject *group_stand_ins(struct shoal_group *self, PyObject *const *items, uint
     }
     Py_XSETREF(self->last_item, other);
     return list;
+}
+
+/* It stands for a shared object, and not for a part of this call, of which each element gets a copy. */
+static bool is_shared_handle(const struct module_state *state, PyObject *object)
+{
+    if (state->handle_type == NULL || (PyObject *)Py_TYPE(object) != state->handle_type)
+        return false;
+    PyObject *ref = PyObject_GetAttrString(object, "_ref");
+    PyObject *token = ref == NULL ? NULL : PyObject_GetAttrString(ref, "token");
+    bool shared = token != NULL && PyBytes_CheckExact(token) && PyBytes_GET_SIZE(token) > 0;
+    Py_XDECREF(token);
+    Py_XDECREF(ref);
+    PyErr_Clear();
+    return shared;
+}
+
+/* How many of the first arguments are handles, and the same ones in all items. */
+static Py_ssize_t count_bound(const struct module_state *state, PyObject *const *items, uint32_t count)
+{
+    PyObject *first = items[0];
+    Py_ssize_t bound = 0;
+    while (PyTuple_CheckExact(first) && bound < PyTuple_GET_SIZE(first) &&
+           is_shared_handle(state, PyTuple_GET_ITEM(first, bound)))
+        bound++;
+    for (uint32_t i = 1; i < count && bound > 0; i++) {
+        Py_ssize_t same = 0;
+        while (same < bound && PyTuple_CheckExact(items[i]) && same < PyTuple_GET_SIZE(items[i]) &&
+               PyTuple_GET_ITEM(items[i], same) == PyTuple_GET_ITEM(first, same))
+            same++;
+        bound = same;
+    }
+    return bound;
+}
+
+/* functools.partial(function, the first `bound` arguments): new reference, NULL with an exception. */
+static PyObject *bind(PyObject *function, PyObject *arguments, Py_ssize_t bound)
+{
+    PyObject *functools = PyImport_ImportModule("functools");
+    PyObject *partial = functools == NULL ? NULL : PyObject_GetAttrString(functools, "partial");
+    PyObject *all = PyTuple_New(bound + 1), *made = NULL;
+    if (partial != NULL && all != NULL) {
+        PyTuple_SET_ITEM(all, 0, Py_NewRef(function));
+        for (Py_ssize_t i = 0; i < bound; i++)
+            PyTuple_SET_ITEM(all, i + 1, Py_NewRef(PyTuple_GET_ITEM(arguments, i)));
+        made = PyObject_CallObject(partial, all);
+    }
+    Py_XDECREF(all);
+    Py_XDECREF(partial);
+    Py_XDECREF(functools);
+    return made;
+}
+
+PyObject *group_bind_handles(struct shoal_group *self, PyObject *const *items, uint32_t count, PyObject **ret_function)
+{
+    if (!self->star || count < 2 || !self->function_settled || self->function_carried)
+        return NULL;
+    Py_ssize_t bound = count_bound(self->owner.engine->state, items, count);
+    PyObject *function = bound == 0 ? NULL : bind(self->function, items[0], bound);
+    PyObject *rest = function == NULL ? NULL : PyList_New(count);
+    for (uint32_t i = 0; rest != NULL && i < count; i++) {
+        PyObject *left = PyTuple_GetSlice(items[i], bound, PyTuple_GET_SIZE(items[i]));
+        if (left == NULL)
+            Py_CLEAR(rest);
+        else
+            PyList_SET_ITEM(rest, i, left);
+    }
+    if (rest != NULL)
+        *ret_function = function;
+    else
+        Py_XDECREF(function);
+    PyErr_Clear(); /* they can go as they are */
+    return rest;
 }
 
 /* All is sent: what is under way holds what it needs. */

@@ -194,6 +194,21 @@ def answers_from_none_of(pids, pool):
         return False
 
 
+def last_or_kill(value, n):
+    if n == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return last(value) + n
+
+
+def test_a_worker_killed_in_the_midst_of_a_batch_that_shares_one(pool, used):
+    handle = shoal.share(table())
+    tries = [pool.starmap_async(last_or_kill, [(handle, n) for n in range(lowest, 40)], 10) for lowest in (0, 8)]
+    with pytest.raises(shoal.WorkerLost):
+        tries[0].get(TIMEOUT)
+    assert tries[1].get(TIMEOUT) == [SIZE - 1 + n for n in range(8, 40)]
+    del tries
+
+
 # ---- objects that cannot be had ----
 
 

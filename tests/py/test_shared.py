@@ -177,6 +177,28 @@ def test_as_an_argument_it_arrives_as_the_object(pool):
     assert pool.map(shoal.share(kind), [1]) == ["int"]
 
 
+def all_of(*arguments):
+    return [len(argument) if isinstance(argument, dict) else argument for argument in arguments]
+
+
+@pytest.mark.parametrize("chunksize", [1, 4, 100])
+def test_where_handles_come_first_and_where_they_change(pool, chunksize):
+    one, two = shoal.share({"a": 1}), shoal.share({"a": 1, "b": 2})
+    for rows in (
+        [(one, n) for n in range(40)],
+        [(one, two, n) for n in range(40)],
+        [(one if n % 7 else two, n) for n in range(40)],
+        [(one, two) if n % 5 else (one,) for n in range(40)],
+        [(one, two if n % 5 else one, n) for n in range(40)],
+        [(n, one) for n in range(40)],
+        [(one, n) if n % 3 else [one, n] for n in range(40)],
+        [(one,)] * 40,
+    ):
+        opened = [[len(part.get()) if type(part) is shoal.Shared else part for part in row] for row in rows]
+        assert pool.starmap(all_of, rows, chunksize) == opened
+        assert pool.starmap(functools.partial(all_of, "bound"), rows, chunksize) == [["bound", *row] for row in opened]
+
+
 def test_in_containers_and_closures_it_arrives_as_the_handle(pool):
     handle = shoal.share(table())
     assert pool.apply(kind_inside, ([handle],)) == "Shared"
