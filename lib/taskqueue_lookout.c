@@ -34,15 +34,22 @@
 
 static bool valid(const struct shoal_taskqueue *queue, uint32_t lookout)
 {
-    return lookout != 0 && lookout <= queue->worker_count &&
+    return lookout != 0 && lookout <= shoal__queue_active(queue) &&
            shoal__load_relaxed(&queue->workers[lookout - 1].stance) == SHOAL__SLEEPING;
 }
 
-/* Not asleep, those included who are being woken. Workers that do not exist count: then the lookout finds it out. */
+/* Who does not sleep, without those who are being woken. One whose process is not there counts: the lookout finds out. */
+static uint32_t count_up(const struct shoal_taskqueue *queue)
+{
+    uint32_t active = shoal__queue_active(queue), idle = shoal_taskqueue_idle(queue);
+    return active > idle ? active - idle : 0; /* it may be another number by now */
+}
+
+/* With those who are being woken, as far as there are CPUs. */
 static uint32_t count_awake(const struct shoal_taskqueue *queue)
 {
-    uint32_t awake = queue->worker_count - shoal_taskqueue_idle(queue);
-    for (uint32_t i = 0; i < queue->worker_count && awake < queue->cpu_count; i++)
+    uint32_t awake = count_up(queue), active = shoal__queue_active(queue);
+    for (uint32_t i = 0; i < active && awake < queue->cpu_count; i++)
         awake += shoal__load_relaxed(&queue->workers[i].stance) == SHOAL__WOKEN;
     return awake;
 }
@@ -58,7 +65,7 @@ uint64_t shoal__lookout_limit(struct shoal_taskqueue *queue, uint64_t backlog, u
     if (!valid(queue, shoal__load_relaxed(&queue->common->lookout)))
         return limit;
     uint64_t allowed = queue->cpu_count;
-    if (shoal_taskqueue_idle(queue) < queue->worker_count) { /* the lookout is not for when nobody is awake */
+    if (count_up(queue) > 0) { /* the lookout is not for when nobody is awake */
         uint32_t awake = backlog > shoal__load_relaxed(&queue->common->pace) ? count_awake(queue) : queue->cpu_count;
         allowed = awake < queue->cpu_count ? queue->cpu_count - awake : 0;
     }

@@ -27,10 +27,10 @@ static void has_seen_short_tasks(struct fixture *f, unsigned worker)
     mind->crowded = true;
 }
 
-/* Four workers; worker 0 is awake, worker 3 is the lookout. */
+/* Four workers of the hundred that there might be; worker 0 is awake, worker 3 is the lookout. */
 static bool set_up_with_a_lookout(struct fixture *f, uint32_t pace, uint32_t cpu_count)
 {
-    if (!set_up(f, 16, 4, 0))
+    if (!set_up(f, 16, 100, 0) || !ASSERT_OK(shoal_taskqueue_set_active(f->queue, 4)))
         return false;
     f->queue->cpu_count = cpu_count;
     for (unsigned worker = 1; worker < 4; worker++)
