@@ -12,14 +12,14 @@
  *  - as many as these have claimed lately in the time that a wake takes (`pace`), if one is awake;
  *  - all, if as many are awake as there are CPUs.
  * At each tick the lookout looks at what was claimed since the last. Short tasks, and no more than `pace` of them
- * waiting: it sleeps on. Short, but more, and a CPU left for somebody: another is woken. Tasks that are not short, or
- * strangers who have the CPUs: as many are woken as are awake; at the third such tick in a row it is no lookout any more,
- * comes itself, and from then on everybody is woken as ever. If nobody was spared since the last tick, it sleeps like the
- * others.
+ * waiting: it sleeps on. Short, but more, and a CPU left for somebody, or not that short: another is woken. Tasks that
+ * are not short, or strangers who have the CPUs: as many are woken as are awake; at the third such tick in a row it is
+ * no lookout any more, comes itself, and from then on everybody is woken as ever. If nobody was spared since the last
+ * tick, it sleeps like the others.
  *
  * Why nothing is lost: the lookout is one who will look, like those who come (taskqueue_wake.c). It stops being that
  * before a full fence and a look at the index ring; who spares somebody has published before the full fence that comes
- * before its look at `lookout`. It sleeps on, with tasks waiting, for SLOW_TICKS_MAX ticks at most if nobody claims them.
+ * before its look at `lookout`. With tasks waiting that nobody claims it sleeps on for SLOW_TICKS_MAX ticks at most.
  *
  * Costs: a sleep that ends every TICK_NS while short tasks come in bursts; tasks that take long after many that did not
  * have all workers after SLOW_TICKS_MAX ticks. Where no more tasks are queued than workers come, nobody is lookout.
@@ -29,6 +29,7 @@
 #define TICK_NS 1000000
 #define SHORT_NS 10000   /* tasks are, if on the average so many ns pass from one claim to the next */
 #define WAKE_NS 100000   /* what those who are awake do meanwhile is left to them */
+#define PACE_CROWDED 50u /* below, tasks are long enough for one too many to do no harm, and some may block */
 #define CLAIMS_MIN 32u   /* fewer say nothing about how long tasks take */
 #define SLOW_TICKS_MAX 3u
 
@@ -38,7 +39,7 @@ static bool valid(const struct shoal_taskqueue *queue, uint32_t lookout)
            shoal__load_relaxed(&queue->workers[lookout - 1].stance) == SHOAL__SLEEPING;
 }
 
-/* Who does not sleep, without those who are being woken. One whose process is not there counts: the lookout finds out. */
+/* Who does not sleep, those who are being woken left out. A worker that has died counts: the lookout finds out. */
 static uint32_t count_up(const struct shoal_taskqueue *queue)
 {
     uint32_t active = shoal__queue_active(queue), idle = shoal_taskqueue_idle(queue);
@@ -141,7 +142,8 @@ bool shoal__lookout_stays(struct shoal_taskqueue *queue, unsigned worker, int64_
     }
     mind->slow_ticks = 0;
     shoal__store_relaxed(&queue->common->pace, pace);
-    return backlog <= pace || awake >= queue->cpu_count || send_others(queue, worker, queue->cpu_count - awake);
+    uint32_t more = awake < queue->cpu_count ? queue->cpu_count - awake : pace < PACE_CROWDED ? 1 : 0;
+    return backlog <= pace || more == 0 || send_others(queue, worker, more);
 }
 
 void shoal__lookout_end(struct shoal_taskqueue *queue, unsigned worker)

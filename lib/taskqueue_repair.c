@@ -4,8 +4,8 @@
  *
  * A worker's death by itself loses nothing: its tasks are named in their words, and each of its unfinished steps is one
  * that the next to come does anew. What must be undone is what others were told: that it would come (stance, spinner),
- * or look (lookout), that it slept (idle bit), and a sleeper that it had taken to wake and did not ring. The last is why
- * everybody is woken.
+ * or look (lookout), that it slept (idle bit), and a sleeper that it had taken to wake and did not ring. The last is
+ * why everybody is woken.
  *
  * The index ring can lose entries only through a head that was scribbled over; the words tell which.
  */

@@ -30,7 +30,7 @@ static void has_seen_short_tasks(struct fixture *f, unsigned worker)
 /* Four workers of the hundred that there might be; worker 0 is awake, worker 3 is the lookout. */
 static bool set_up_with_a_lookout(struct fixture *f, uint32_t pace, uint32_t cpu_count)
 {
-    if (!set_up(f, 16, 100, 0) || !ASSERT_OK(shoal_taskqueue_set_active(f->queue, 4)))
+    if (!set_up(f, 64, 100, 0) || !ASSERT_OK(shoal_taskqueue_set_active(f->queue, 4)))
         return false;
     f->queue->cpu_count = cpu_count;
     for (unsigned worker = 1; worker < 4; worker++)
@@ -109,6 +109,30 @@ static void it_sleeps_on_while_tasks_are_short_and_few(void)
     tear_down(&f);
 }
 
+/* So many claims in a millisecond, and 30 tasks that wait. Was somebody woken? */
+static bool sends_another_at(struct fixture *f, uint32_t claims)
+{
+    struct shoal__queue_mind *mind = &f->queue->minds[3];
+    shoal__store_relaxed(&f->queue->common->spared, 1);
+    mind->seen_head = shoal__load_relaxed(&f->queue->common->head) - claims;
+    mind->seen_ns = 0;
+    ASSERT_EQ(shoal__lookout_stays(f->queue, 3, 1000000), true);
+    return was_rung(f, 2);
+}
+
+static void it_sends_another_where_those_awake_fall_behind(void)
+{
+    struct fixture f;
+    if (!set_up_with_a_lookout(&f, 16, 1))
+        return;
+    for (uint64_t tag = 1; tag <= 30; tag++)
+        submit(&f, tag);
+    ASSERT_EQ(sends_another_at(&f, 1000), false);
+    ASSERT_EQ(sends_another_at(&f, 400), false);
+    ASSERT_EQ(sends_another_at(&f, 200), true); /* 20 in the time that a wake takes, so that some are left */
+    tear_down(&f);
+}
+
 static void it_sends_others_and_then_comes_itself_if_tasks_take_long(void)
 {
     struct fixture f;
@@ -167,6 +191,7 @@ int main(void)
         { "somebody is woken if nobody is awake", somebody_is_woken_if_nobody_is_awake },
         { "a lookout that was woken or died spares nobody", a_lookout_that_was_woken_or_died_spares_nobody },
         { "it sleeps on while tasks are short and few", it_sleeps_on_while_tasks_are_short_and_few },
+        { "it sends another where those awake fall behind", it_sends_another_where_those_awake_fall_behind },
         { "it sends others, and then comes itself, if tasks take long",
           it_sends_others_and_then_comes_itself_if_tasks_take_long },
         { "a task that nobody was woken for is found", a_task_that_nobody_was_woken_for_is_found },
