@@ -213,7 +213,9 @@ struct shoal__queue_owner {
     shoal__a64 tail; /* owner process, at each publish. SYNC: queue-tail */
     uint8_t pad1[56];
     shoal__a32 cpu; /* owner process, now and then: where it runs, or SHOAL__QUEUE_NO_CPU */
-    uint8_t pad2[60];
+    uint8_t pad2[4];
+    shoal__a64 notice; /* owner process: a word for all workers, whose meaning is its user's. SYNC: notice */
+    uint8_t pad3[48];
 };
 
 struct shoal__queue_descriptor {

@@ -50,3 +50,13 @@ uint64_t shoal_taskqueue_meter_offset(const struct shoal_taskqueue *queue)
 {
     return queue->offset + (uint64_t)((const uint8_t *)queue->meters - (const uint8_t *)queue->owner);
 }
+
+void shoal_taskqueue_set_notice(struct shoal_taskqueue *queue, uint64_t notice)
+{
+    shoal__store_release(&queue->owner->notice, notice); /* SYNC: notice */
+}
+
+uint64_t shoal_taskqueue_notice(const struct shoal_taskqueue *queue)
+{
+    return shoal__load_acquire(&queue->owner->notice); /* SYNC: notice */
+}

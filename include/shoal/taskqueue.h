@@ -219,6 +219,11 @@ SHOAL_API int shoal_taskqueue_meter_read(const struct shoal_taskqueue *queue, un
 /* Where meter 0 lies in the region; the others follow. */
 SHOAL_API uint64_t shoal_taskqueue_meter_offset(const struct shoal_taskqueue *queue);
 
+/* Owner process: a word that all workers can read, and nobody else can write; 0 at first. What stands in memory before
+ * it is set, who reads it sees. */
+SHOAL_API void shoal_taskqueue_set_notice(struct shoal_taskqueue *queue, uint64_t notice);
+SHOAL_API uint64_t shoal_taskqueue_notice(const struct shoal_taskqueue *queue);
+
 /* ---- worker ---- */
 
 /* Claim the oldest READY task: 0, *ret_task (a copy) and *ret_claim; -EAGAIN if there is none. */

@@ -25,6 +25,7 @@
 
 #include "message.h"
 #include "owner.h"
+#include "trace.h"
 
 #include <pthread.h>
 
@@ -104,6 +105,7 @@ struct pending {
     uint64_t block;
     struct block_list shared;
     uint32_t flags, item_count, first_item, buffer_count;
+    uint64_t submitted; /* ticks, while a trace runs */
 };
 
 struct entry {
@@ -114,6 +116,9 @@ struct entry {
     uint32_t generation;
     uint32_t next_item; /* of a batch: the next result that may come */
     uint64_t result_bytes; /* of the results that came */
+    /* trace.c */
+    uint32_t life, traced; /* its number in the trace, from 1; which trace */
+    uint32_t outcome;      /* enum trace_outcome, so far */
     uint32_t claims;    /* how often a worker died while it had the task claimed */
     uint8_t *kept;      /* lost.c: the beginning of a stream that the task ring has no more, or NULL */
     /* limits.c */
@@ -236,6 +241,8 @@ struct engine {
     struct arrival setup_error; /* of the initializer, not decoded yet; kind NONE if there is none */
     uint64_t submitted, completed, lost, restarts;
     uint64_t failed;       /* of those that completed */
+    struct trace *trace;   /* trace.c; or NULL */
+    bool tracing;
     uint64_t *meters_kept; /* of a pool that has ended: all words of its meters, or NULL */
     /* worker's side */
     struct worker_side *side;
@@ -356,7 +363,7 @@ void meters_forking(struct engine *engine, unsigned index);
 /* So many items have ended, of this worker. */
 void meters_count(struct engine *engine, struct worker *worker, bool failed, uint64_t items);
 void meters_submitted(struct engine *engine);
-void meters_drained(struct engine *engine);
+void meters_drained(struct engine *engine); /* results have come; also for the trace, if one runs */
 void meters_keep(struct engine *engine); /* the pool ends: the last values */
 PyObject *engine_meters(struct engine *engine, PyObject *unused);
 

@@ -19,6 +19,7 @@
 void engine_unmap(struct engine *engine)
 {
     engine->unmap_later = false;
+    trace_close(engine);
     for (unsigned i = 0; engine->workers != NULL && i < engine->worker_most; i++) {
         shoal_ring_detach(engine->workers[i].results);
         shoal_ring_detach(engine->workers[i].orders);
@@ -318,6 +319,7 @@ void engine_dealloc(struct engine *engine)
         Py_DECREF(engine->trash[--engine->trash_count]);
     PyMem_RawFree(engine->trash);
     PyMem_RawFree(engine->meters_kept);
+    trace_free(engine);
     arrival_clear(engine, &engine->setup_error);
     if (engine->encoder != NULL)
         shoal_encoder_free(engine->encoder);

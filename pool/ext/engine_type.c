@@ -210,6 +210,10 @@ static PyMethodDef engine_methods[] = {
      DOC("meters($self, /)",
          "What the parent and each worker say about themselves: (words, [(words, pid, restarts, done, failed, lost,\n"
          "held bytes, busy), ...]). Words are bytes of native uint64; see pool/ext/meter.h and shoal._stats.")},
+    {"trace_start", (PyCFunction)engine_trace_start, METH_O,
+     DOC("trace_start($self, limit, /)", "Record each task's life from now on, as far as `limit` records.")},
+    {"trace_stop", (PyCFunction)engine_trace_stop, METH_NOARGS,
+     DOC("trace_stop($self, /)", "Stop, and return what was recorded: shoal._trace knows what it is.")},
     {"verify", (PyCFunction)engine_verify, METH_NOARGS,
      DOC("verify($self, /)", "Check everything shared; OSError if something is not valid.")},
     {"resize", (PyCFunction)engine_resize, METH_O,

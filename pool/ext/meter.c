@@ -40,7 +40,8 @@ static void calibrate(struct meter *meter, uint64_t ticks, int64_t now)
         meter->first_ns = now;
     }
     if (ticks > meter->first_ticks && now - meter->first_ns >= CALIBRATE_FIRST_NS)
-        meter->scale = (uint64_t)(4294967296.0 * (double)(now - meter->first_ns) / (double)(ticks - meter->first_ticks));
+        meter->scale = (uint64_t)(4294967296.0 * (double)(now - meter->first_ns) /
+                                  (double)(ticks - meter->first_ticks));
     meter->base_ticks = ticks;
     meter->base_ns = now;
 }
@@ -69,29 +70,29 @@ static void advance(struct meter *meter, int64_t now, enum meter_word phase)
 /* ---- the longest ---- */
 
 /* Of a function within functions its own name. */
-static void copy_text(char *place, const char *text)
+static void copy_text(char *place, size_t room, const char *text)
 {
     static const char within[] = "<locals>.";
     for (const char *at; (at = strstr(text, within)) != NULL;)
         text = at + sizeof within - 1;
     size_t bytes = strlen(text);
-    if (bytes > METER_NAME_BYTES) {
-        bytes = METER_NAME_BYTES;
+    if (bytes > room) {
+        bytes = room;
         while (bytes > 0 && ((unsigned char)text[bytes] & 0xc0) == 0x80) /* not in the middle of a character */
             bytes--;
     }
-    memset(place, 0, METER_NAME_BYTES);
+    memset(place, 0, room);
     memcpy(place, text, bytes);
 }
 
-static void name_text(const struct meter *meter, char *place)
+static void name_text(const struct meter *meter, char *place, size_t room)
 {
     const char *text = meter->c_name;
     if (meter->name != NULL)
         text = PyUnicode_Check(meter->name) ? PyUnicode_AsUTF8(meter->name) : ((PyTypeObject *)meter->name)->tp_name;
     if (text == NULL)
         PyErr_Clear();
-    copy_text(place, text == NULL ? "?" : text);
+    copy_text(place, room, text == NULL ? "?" : text);
 }
 
 void meter_name(struct meter *meter, PyObject *function)
@@ -122,7 +123,7 @@ static void note_long(struct meter *meter, uint64_t run_ns, uint64_t begin_ns)
     memmove(meter->longest + at + 1, meter->longest + at, (METER_LONG_TASKS - 1 - at) * sizeof *meter->longest);
     meter->longest[at].run_ns = run_ns;
     meter->longest[at].begin_ns = begin_ns;
-    name_text(meter, meter->longest[at].name);
+    name_text(meter, meter->longest[at].name, METER_NAME_BYTES);
     meter->longest_changed = true;
 }
 
@@ -198,6 +199,12 @@ static void name_inner(struct meter *meter, PyObject *function)
     }
     meter_name(meter, inner != NULL ? inner : function);
     Py_XDECREF(inner);
+}
+
+void meter_name_text(struct meter *meter, PyObject *function, char *place, size_t room)
+{
+    name_inner(meter, function);
+    name_text(meter, place, room);
 }
 
 void meter_batch_opened(struct engine *engine, PyObject *function)
@@ -320,7 +327,7 @@ void meter_publish(struct engine *engine)
         meter->word[METER_SEQUENCE]++;
         meter->longest_changed = false;
     }
-    shoal_taskqueue_meter_set(engine->queue, place, 0, meter->word, METER_SPARE);
+    shoal_taskqueue_meter_set(engine->queue, place, 0, meter->word, METER_DROPPED);
 }
 
 void meter_open(struct engine *engine)

@@ -25,7 +25,7 @@ enum meter_word { /* of a worker's meter; it writes them, but for FORKED */
     METER_BYTES_OUT,
     METER_SAVED,  /* bytes that came or went without any copy */
     METER_MARK,   /* CLOCK_MONOTONIC ns: the four times are those up to here */
-    METER_SPARE,
+    METER_DROPPED, /* records of traces that there was no room for */
     METER_FORKED, /* CLOCK_MONOTONIC ns; by the parent, before there is a process */
     METER_COUNTERS = 16,
     METER_LONGEST = 16, /* METER_LONG_TASKS of them, each METER_LONG_WORDS */
@@ -114,6 +114,8 @@ void meter_batch_opened(struct engine *engine, PyObject *function);
 
 /* This function runs now; its name is wanted if it turns out to take long. */
 void meter_name(struct meter *meter, PyObject *function);
+/* The same, and its name as text, NUL-padded. */
+void meter_name_text(struct meter *meter, PyObject *function, char *place, size_t room);
 
 /* An item begins. */
 static inline void meter_item(struct engine *engine, struct meter *meter)

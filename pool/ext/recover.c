@@ -94,6 +94,7 @@ static void deliver_exception(struct engine *engine, struct entry *entry, uint32
     struct arrival arrival = {.kind = ARRIVAL_EXCEPTION, .item = item, .object = Py_NewRef(error),
                               .block = HOME_NO_BLOCK, .adopted = HOME_NO_BLOCK};
     engine->lost++;
+    entry->outcome = TRACE_LOST;
     owner_deliver((struct owner *)entry->owner, &arrival);
     (void)engine;
 }
@@ -122,6 +123,8 @@ static void requeue(struct engine *engine, uint32_t slot)
             record->generation = entry->generation;
     }
     item_set_slot((struct owner *)entry->owner, slot, entry->generation);
+    if (entry->life > 0)
+        trace_requeued(engine, entry, slot);
 }
 
 /* The item that is next has ended; those of a batch behind it are for another worker, if somebody wants them. */
@@ -275,6 +278,7 @@ static void recover_worker(struct engine *engine, unsigned index, const struct s
     engine_drain_dead(engine, index);
     SHOAL_PARENT_POINT("bury: drained", kill_next(engine, index));
     engine->draining = false;
+    trace_bury(engine, index);
     engine_close_process(worker);
     struct shoal_watch watch = {.phase = SHOAL_WATCH_ENDED};
     shoal_taskqueue_watch(engine->queue, index, &watch); /* what it was at, before that is forgotten */

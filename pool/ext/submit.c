@@ -149,11 +149,15 @@ static void publish(struct engine *engine, uint32_t slot, struct pending *pendin
     entry->result_bytes = 0;
     entry->claims = 0;
     entry->unwanted = owner->unwanted;
+    entry->life = entry->outcome = 0;
     entry->kill_ns = 0;
+    uint64_t written = engine->tracing ? trace_ticks(engine) : 0; /* it may be done before we go on */
     shoal_taskqueue_publish(engine->queue, slot, &entry->task, &entry->generation);
     if (in_ring)
         ring_publish(engine, slot, entry->generation, pending->stream_bytes);
     engine->in_flight++;
+    if (engine->tracing)
+        trace_published(engine, entry, slot, pending->submitted, written);
     if (owner->timeout_ns > 0 || owner->unwanted)
         limits_note(engine, owner);
     item_set_slot((struct owner *)entry->owner, slot, entry->generation);
@@ -386,7 +390,7 @@ int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *fun
     struct submission submission;
     if (submission_begin(&submission, engine, true) < 0)
         return -1;
-    struct pending ready = {.item_count = 1};
+    struct pending ready = {.item_count = 1, .submitted = engine->tracing ? trace_ticks(engine) : 0};
     int error = outgoing_call(&submission.out, submission.encoder, function, args, kwargs);
     ready.flags = error > 0 ? TASK_APART : 0;
     if (error >= 0)
@@ -408,7 +412,8 @@ int engine_submit_batch(struct engine *engine, struct owner *owner, PyObject *fu
     if (submission_begin(&submission, engine, may_wait) < 0)
         return -1;
     struct pending ready = {
-        .flags = TASK_BATCH | (star ? TASK_STAR : 0), .item_count = count, .first_item = first_item};
+        .flags = TASK_BATCH | (star ? TASK_STAR : 0), .item_count = count, .first_item = first_item,
+        .submitted = engine->tracing ? trace_ticks(engine) : 0};
     error = outgoing_section(&submission.out, submission.encoder, &function, 1) < 0 ? -1 : 0;
     engine->function_failed = error < 0;
     if (error == 0 && outgoing_block_bytes(&submission.out, 0) + shoal_sink_used(&submission.out.sink) >= function_max)
@@ -432,6 +437,8 @@ int engine_submit_batch(struct engine *engine, struct owner *owner, PyObject *fu
 void entry_finish(struct engine *engine, uint32_t slot)
 {
     struct entry *entry = &engine->entries[slot];
+    if (entry->life > 0)
+        trace_finished(engine, entry);
     shoal_taskqueue_finish(engine->queue, slot);
     if (entry->block != HOME_NO_BLOCK)
         shoal_arena_release(engine->home->arena, entry->block);
@@ -469,6 +476,7 @@ int engine_revoke(struct engine *engine, struct owner *owner)
     }
     for (uint32_t slot = first; slot < end; slot++) {
         if (engine->entries[slot].owner == (PyObject *)owner && shoal_taskqueue_revoke(engine->queue, slot) == 0) {
+            engine->entries[slot].outcome = TRACE_TAKEN_BACK;
             entry_finish(engine, slot);
             return 1;
         }

@@ -24,9 +24,26 @@ static bool orders_there(void *arg)
 
 /* ---- tasks ---- */
 
+static void call_begins(struct engine *engine, PyObject *function)
+{
+    struct worker_side *side = engine->side;
+    if (!side->meter.timing)
+        meter_name(&side->meter, function);
+    if (side->trace.on)
+        trace_started(engine, function);
+}
+
+static void call_ended(struct engine *engine, PyObject *function)
+{
+    struct worker_side *side = engine->side;
+    if (side->meter.timing)
+        meter_ran(engine, function);
+    if (side->trace.on)
+        trace_ended(engine);
+}
+
 static PyObject *call_triple(struct engine *engine, PyObject *triple)
 {
-    struct meter *meter = &engine->side->meter;
     if (!PyTuple_CheckExact(triple) || PyTuple_GET_SIZE(triple) != 3 || !PyTuple_Check(PyTuple_GET_ITEM(triple, 1))) {
         raise_damaged(NULL, "this is not a call");
         return NULL;
@@ -37,11 +54,9 @@ static PyObject *call_triple(struct engine *engine, PyObject *triple)
         if (dict == NULL)
             return NULL;
     }
-    if (!meter->timing)
-        meter_name(meter, function);
+    call_begins(engine, function);
     PyObject *result = PyObject_Call(function, PyTuple_GET_ITEM(triple, 1), kwargs == Py_None ? NULL : kwargs);
-    if (meter->timing)
-        meter_ran(engine, function);
+    call_ended(engine, function);
     Py_XDECREF(dict);
     return result;
 }
@@ -144,13 +159,13 @@ static void serve_call(struct engine *engine)
     }
     if (call == NULL || (apart && args == NULL)) {
         Py_XDECREF(call);
+        if (side->trace.on)
+            trace_started(engine, NULL);
         result_send_error(engine, side->task.first_item, true, "arguments", NULL);
     } else if (apart) {
-        if (!side->meter.timing)
-            meter_name(&side->meter, call);
+        call_begins(engine, call);
         PyObject *result = call_apart(call, args);
-        if (side->meter.timing)
-            meter_ran(engine, call);
+        call_ended(engine, call);
         Py_DECREF(args);
         answer(engine, side->task.first_item, true, result, call);
     } else {
@@ -182,6 +197,8 @@ static void serve_item(struct engine *engine, PyObject *function, uint32_t item,
     }
     if (engine->side->meter.timing)
         meter_ran(engine, function);
+    if (engine->side->trace.on)
+        trace_element(engine, item);
     if (last)
         Py_DECREF(function);
     answer(engine, item, last, result, argument);
@@ -210,6 +227,8 @@ static void serve_batch(struct engine *engine)
     SHOAL_KILL_POINT("batch: function read");
     meter_batch_opened(engine, function);
     bool ours = start(engine) == 0;
+    if (side->trace.on)
+        trace_started(engine, function);
     uint32_t count = side->task.item_count;
     size_t of_function = side->block_count;
     bool reread = false;
@@ -268,6 +287,11 @@ static bool serve_one(struct engine *engine)
         return false;
     side->drop_rest = false;
     meter_task(engine, &side->meter, side->task.stream_bytes);
+    uint64_t notice = shoal_taskqueue_notice(engine->queue);
+    if (notice != side->trace.notice)
+        trace_look(engine, notice);
+    if (side->trace.on)
+        trace_claimed(engine);
     stop_begin(engine);
     if (side->task.flags & TASK_BATCH)
         serve_batch(engine);
@@ -414,6 +438,7 @@ PyObject *engine_work(struct engine *engine, PyObject *args)
         return NULL;
     }
     engine->state->serving = engine;
+    trace_forget(engine);
     engine->side = side_new(engine, index, encode_error);
     if (engine->side == NULL || protect(engine, index) < 0)
         return NULL;

@@ -5,6 +5,7 @@
 
 #include "engine.h"
 #include "meter.h"
+#include "trace.h"
 
 /* Results that are being gathered in one record, after the tail of our ring: see worker_result.c. */
 struct result_run {
@@ -29,6 +30,7 @@ struct worker_side {
     struct shoal_peer pool_process; /* of our pool, if that is not our parent; else pidfd -1 */
     uint32_t served;
     struct meter meter;
+    struct worker_trace trace;
     uint64_t sweep_asked, sweep_done; /* numbers of orders */
     /* worker_memory.c; memory_max 0: it may be as large as it likes */
     uint64_t memory_max, memory_born;

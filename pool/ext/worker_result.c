@@ -244,6 +244,8 @@ static void send(struct engine *engine, struct outgoing *out, struct record *rec
         stop_settle(engine);
     if (last)
         shoal_taskqueue_returning(engine->queue, side->index);
+    if (last && side->trace.on)
+        trace_handed_in(engine, record->kind == RECORD_ERROR);
     bool urgent = record->kind == RECORD_ERROR && (side->task.flags & TASK_ABORTS);
     ring_publish(engine, kept_offset + kept_bytes, room, urgent ? SHOAL_LAZY : last ? SHOAL_URGENT : SHOAL_AWAKE);
 }

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from shoal._retry import Attempt
     from shoal._shared import Shared
     from shoal._stats import LongTask, PoolStats, WorkerStats
+    from shoal._trace import Trace
     from shoal.errors import (
         ArgumentDecodingError,
         PoolBroken,
@@ -70,6 +71,7 @@ __all__ = [
     "Shared",
     "TaskStopped",
     "TaskTimeout",
+    "Trace",
     "Unpickler",
     "UnpicklingError",
     "WorkerLost",
@@ -115,6 +117,7 @@ _LATER = {
     "Shared": "shoal._shared",
     "TaskStopped": "shoal.errors",
     "TaskTimeout": "shoal.errors",
+    "Trace": "shoal._trace",
     "WorkerLost": "shoal.errors",
     "WorkerStats": "shoal._stats",
     "current_worker": "shoal._current",

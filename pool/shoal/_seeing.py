@@ -6,8 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
     from shoal import _ext
     from shoal._stats import PoolStats
+    from shoal._trace import Trace
 
 
 class Seen:
@@ -22,6 +26,29 @@ class Seen:
         from shoal._stats import gather
 
         return gather(self._seen_name(), self._seen_engine())
+
+    def trace(self, path: str | os.PathLike[str], *, limit: int = 1_000_000) -> Trace:
+        """Record every task's life, from submitted to read, into a file that Perfetto and chrome://tracing open.
+
+        A context manager; or call `start()` and `stop()` of what is returned. The file is written at the end.
+
+        Parameters
+        ----------
+        path : str or path
+            The file, of Chrome trace events in JSON.
+        limit : int
+            How many records are kept, three for a task or more; what is beyond is dropped, and the file says how many.
+        """
+        from shoal._trace import Trace
+
+        return Trace(self._running_engine, path, limit)
+
+    def _running_engine(self) -> _ext.Engine:
+        engine = self._seen_engine()
+        if engine is None:  # an executor before its first call
+            start: Callable[[], _ext.Engine] = self._start  # type: ignore[attr-defined]
+            engine = start()
+        return engine
 
     def _seen_name(self) -> str:
         return type(getattr(self, "_of", self)).__name__

@@ -2,6 +2,7 @@
 """Every public name is used many times and leaves no memory behind. A name without a line here is a failure."""
 
 import io
+import os
 import pickle
 import sys
 import threading
@@ -50,6 +51,11 @@ def raised(make):
         raise make()
     except Exception as error:
         return shoal.loads(shoal.dumps(error)), pickle.loads(pickle.dumps(error))
+
+
+def traced(pool):
+    with pool.trace(os.devnull):
+        pool.map(len, ["a", "bc"])
 
 
 def refused(work, expected):
@@ -115,6 +121,7 @@ WORK = {
     "ResultEncodingError": lambda: raised(lambda: shoal.ResultEncodingError("e", "v")),
     "TaskStopped": lambda: refused(lambda: raised(shoal.TaskStopped), shoal.TaskStopped),
     "TaskTimeout": lambda: raised(lambda: shoal.TaskTimeout(1.5, "where")),
+    "Trace": with_pool(traced),
     "Unpickler": lambda: through_types(shoal.Pickler, shoal.Unpickler),
     "UnpicklingError": lambda: refused(lambda: shoal.loads(b"\x80\x05]"), (EOFError, shoal.UnpicklingError)),
     "WorkerLost": lambda: raised(lambda: shoal.WorkerLost(1, 2, 9, None, "x")),
