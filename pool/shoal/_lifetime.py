@@ -16,6 +16,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable
+from multiprocessing import util
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -136,11 +137,15 @@ class Lifetime:
             self.engine.close()
 
     def terminate(self, why: str) -> None:
-        """End the workers at once; what was not done ends with PoolTerminated."""
+        """End the workers at once; what was not done ends with PoolTerminated.
+
+        At the interpreter's exit with SystemExit: who still waits then is a daemon thread, which ends of it quietly.
+        """
+        error: BaseException = SystemExit(why) if util.is_exiting() else PoolTerminated(why)
         self._feeding.clear()
         for retry in list(self.retrying):
-            retry.end(PoolTerminated(why))
-        self.engine.terminate(PoolTerminated(why))
+            retry.end(error)
+        self.engine.terminate(error)
 
 
 def _tasks_ahead(workers: int) -> int:

@@ -221,6 +221,24 @@ def test_pools_still_open_at_exit_end_quietly(fresh_python):
     assert not any(os.path.exists(f"/proc/{pid}") for pid in done.stdout.split())
 
 
+@pytest.mark.parametrize(
+    "call", ["pool.map(square, range(3))", "pool.apply(square, (1,))", "next(pool.imap(square, [1]))"]
+)
+def test_daemon_threads_that_wait_when_the_interpreter_exits_end_quietly(fresh_python, call):
+    done = fresh_python(f"""
+        import threading, time, shoal
+        def square(x):
+            time.sleep(100)
+        def run():
+            {call}
+        pool = shoal.Pool(2)
+        threading.Thread(target=run, daemon=True).start()
+        while not pool._engine.stats()["in_flight"]:
+            time.sleep(0.001)
+    """)
+    assert done.stderr == ""
+
+
 PLAIN = """
     import shoal
     with shoal.Pool(2) as pool:
