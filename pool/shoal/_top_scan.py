@@ -84,7 +84,8 @@ def look(now: int) -> list[Sight]:
     sharing: dict[tuple[int, int], list[int]] = {}
     for one in found:
         sharing.setdefault(one.inode, []).append(one.pid)
-    sights = [sight for one in found for sight in _pools(one, sharing[one.inode], now)]
+    first = {inode: min(pids, key=lambda pid: _birth(pid, pids)) for inode, pids in sharing.items()}
+    sights = [sight for one in found for sight in _pools(one, sharing[one.inode], first[one.inode], now)]
     return sorted(sights, key=lambda sight: (bool(sight.problem), sight.pid, sight.created, sight.place))
 
 
@@ -114,21 +115,21 @@ def _files() -> Iterator[Found]:
                 yield Found(int(process.name), path, inode)
 
 
-def _pools(found: Found, sharing: list[int], now: int) -> Iterator[Sight]:
+def _pools(found: Found, sharing: list[int], first: int, now: int) -> Iterator[Sight]:
     """Those that this process owns; none if it is a worker, which only uses the memory."""
     try:
         descriptor = os.open(found.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return
     try:
-        yield from _read(descriptor, found, sharing, now)
+        yield from _read(descriptor, found, sharing, first, now)
     except (OSError, struct.error):  # shorter than it says
         return
     finally:
         os.close(descriptor)
 
 
-def _read(descriptor: int, found: Found, sharing: list[int], now: int) -> Iterator[Sight]:
+def _read(descriptor: int, found: Found, sharing: list[int], first: int, now: int) -> Iterator[Sight]:
     size = os.fstat(descriptor).st_size
     magic, version = struct.unpack("QI", os.pread(descriptor, 12, 0))
     page = os.pread(descriptor, DIRECTORY_BYTES, HEADER_BYTES)
@@ -137,28 +138,28 @@ def _read(descriptor: int, found: Found, sharing: list[int], now: int) -> Iterat
         return  # somebody else's file of that name
     known = words[0] == DIRECTORY_MAGIC and words[1] == DIRECTORY_VERSION and version == REGION_VERSION
     if not known:
-        if words[0] and found.pid == min(sharing):  # of all who share it, the oldest, as far as one can tell
+        if words[0] and found.pid == first:  # it is told once
             yield Sight(found.pid, 0, _command(found.pid), problem="another version of Shoal")
         return
     for place, workers in zip(words[2::2], words[3::2]):
         if place == 0:
             continue
         if place % 64 or place < HEADER_BYTES or workers > WORKERS_MAX or place + METER_BYTES * (workers + 1) > size:
-            if found.pid == min(sharing):
+            if found.pid == first:
                 yield Sight(found.pid, place, _command(found.pid), problem="damaged memory")
             continue
         parent = _WORDS.unpack(os.pread(descriptor, METER_BYTES, place))
         meters = os.pread(descriptor, METER_BYTES * min(parent[4], workers), place + METER_BYTES)
-        sight = _sight(found, place, parent, meters, sharing, now)
+        sight = _sight(found, place, parent, meters, sharing, first, now)
         if sight is not None:
             yield sight
 
 
 def _sight(
-    found: Found, place: int, parent: tuple[int, ...], meters: bytes, sharing: list[int], now: int
+    found: Found, place: int, parent: tuple[int, ...], meters: bytes, sharing: list[int], first: int, now: int
 ) -> Sight | None:
     if parent[0] != METER_FORMAT:
-        if found.pid != min(sharing) or parent[0] == 0:  # it ends, or begins, just now
+        if found.pid != first or parent[0] == 0:  # it ends, or begins, just now
             return None
         return Sight(found.pid, place, _command(found.pid), problem="another version of Shoal")
     if parent[1] != _own_pid(found.pid):
@@ -182,6 +183,17 @@ def _sight(
         workers=[Worker(words[2], words[3:8], words[11]) for words in _WORDS.iter_unpack(meters)],
         at=now,
     )
+
+
+def _birth(pid: int, sharing: list[int]) -> tuple[bool, int]:
+    """By which the process that has made a memory file is the first of those who share it: no child of another, and
+    the oldest.
+    """
+    try:
+        words = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        return int(words[1]) in sharing, int(words[19])
+    except (OSError, ValueError, IndexError):
+        return True, 1 << 63  # it has ended
 
 
 def _own_pid(pid: int) -> int:

@@ -74,8 +74,10 @@ def test_work_under_way_is_seen(gate):
     with shoal.ProcessPoolExecutor(1) as executor:
         blocked = gate.block(executor)
         rest = [executor.submit(gate.wait) for _ in range(3)]
-        (one,) = told()
-        gate.open(4)
+        try:
+            (one,) = told()
+        finally:
+            gate.open(4)
         assert [blocked.result(), *(future.result() for future in rest)] == ["go"] * 4
     assert one["in_flight"] + one["backlog"] == 4 and one["run"] > 0.5
 
@@ -193,11 +195,20 @@ def test_whatever_lies_in_the_memory_is_shown_or_named():
         words = [1, os.getpid(), *(chance.choice([0, 1, chance.getrandbits(64)]) for _ in range(12))]
         os.pwrite(descriptor, struct.pack("14Q", *words), 8192)
         with contextlib.suppress(struct.error):
-            sights = list(_top_scan._read(descriptor, found, [os.getpid()], chance.getrandbits(63)))
+            sights = list(_top_scan._read(descriptor, found, [os.getpid()], os.getpid(), chance.getrandbits(63)))
             rates = [_top.Rates(sight, None) for sight in sights]
             assert all(len(line) <= 200 for line in _top.table(rates, 200))
             json.dumps([one.as_dict() for one in rates])
     os.close(descriptor)
+
+
+def test_the_first_of_those_who_share_memory_is_the_one_who_made_it():
+    with shoal.Pool(2) as pool:
+        workers = [worker.pid for worker in pool._pool]
+        everybody = [*workers, os.getpid()]
+        assert min(everybody, key=lambda pid: _top_scan._birth(pid, everybody)) == os.getpid()
+        gone = 1 << 30
+        assert min([gone, *everybody], key=lambda pid: _top_scan._birth(pid, everybody)) == os.getpid()
 
 
 def test_processes_that_may_not_be_looked_at_are_passed_over(monkeypatch):
