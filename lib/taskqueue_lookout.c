@@ -7,9 +7,10 @@
  * fewer than workers, from those who have something to do. But nobody knows of a task beforehand how long it takes: a
  * wake that is left out must be made up for if it takes long, or waits for others.
  *
- * The protocol: a worker that goes to sleep while tasks are short, and another is awake, sleeps as the lookout: for a
- * tick at a time. As long as there is one, whoever publishes or claims leaves tasks to those who are awake:
- *  - as many as these have claimed lately in the time that a wake takes (`pace`), if one is awake;
+ * The protocol: a worker that goes to sleep while tasks are short, and more of them than it could take, sleeps as the
+ * lookout: for a tick at a time. As long as there is one, whoever publishes or claims leaves tasks to those who are
+ * awake:
+ *  - as many as these have claimed lately in the time that a wake takes (`pace`), if one is awake, or on its way;
  *  - all, if as many are awake as there are CPUs.
  * At each tick the lookout looks at what was claimed since the last. Short tasks, and no more than `pace` of them
  * waiting: it sleeps on. Short, but more, and a CPU left for somebody, or not that short: another is woken. Tasks that
@@ -65,11 +66,9 @@ uint64_t shoal__lookout_limit(struct shoal_taskqueue *queue, uint64_t backlog, u
 {
     if (!valid(queue, shoal__load_relaxed(&queue->common->lookout)))
         return limit;
-    uint64_t allowed = queue->cpu_count;
-    if (count_up(queue) > 0) { /* the lookout is not for when nobody is awake */
-        uint32_t awake = backlog > shoal__load_relaxed(&queue->common->pace) ? count_awake(queue) : queue->cpu_count;
-        allowed = awake < queue->cpu_count ? queue->cpu_count - awake : 0;
-    }
+    bool few = backlog <= shoal__load_relaxed(&queue->common->pace);
+    uint32_t awake = few && count_up(queue) > 0 ? queue->cpu_count : count_awake(queue);
+    uint64_t allowed = awake == 0 ? 1 : few || awake >= queue->cpu_count ? 0 : queue->cpu_count - awake;
     if (allowed >= limit)
         return limit;
     spare(queue);

@@ -78,6 +78,8 @@ static void somebody_is_woken_if_nobody_is_awake(void)
     submit(&f, 2);
     ASSERT_EQ(shoal_taskqueue_wake(f.queue), 1);
     ASSERT_EQ(was_rung(&f, 0) && !was_rung(&f, 3), true);
+    submit(&f, 3);
+    ASSERT_EQ(shoal_taskqueue_wake(f.queue), 0); /* it is on its way */
     tear_down(&f);
 }
 
