@@ -11,6 +11,8 @@
  */
 #include "engine.h"
 
+#include "say.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -46,6 +48,8 @@ void engine_after_drain(struct engine *engine)
 {
     if (engine->draining)
         return;
+    if (engine->said != NULL)
+        hear_deliver(engine);
     while (engine->trash_count > 0)
         Py_DECREF(engine->trash[--engine->trash_count]);
     while (engine->finished != NULL) {
@@ -425,6 +429,8 @@ static int take_record(struct engine *engine, unsigned index, const uint8_t *byt
     case RECORD_BYE:
         worker->leaving = true;
         return 0;
+    case RECORD_SAID:
+        return hear_record(engine, index, &record, bytes + sizeof record, size - sizeof record);
     case RECORD_SWEPT:
         worker->sweeps_done = record.block_bytes;
         return 0;

@@ -148,6 +148,7 @@ void engine_init(struct engine *engine, struct module_state *state, uint64_t epo
     engine->control = HOME_NO_BLOCK;
     engine->backlog_end = &engine->backlog;
     engine->finished_end = &engine->finished;
+    engine->said_end = &engine->said;
     engine->progress_fd = -1;
     engine->limits_ns = INT64_MAX;
     engine->progress_until_ns = INT64_MIN;

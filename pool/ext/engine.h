@@ -16,9 +16,9 @@
  * submit.c encode and publish; submit_memory.c wait for room; drain.c read the result rings; wait.c sleep until
  * something is done; limits.c a task that takes too long or is not wanted any more; recover.c a worker has died;
  * lost.c what is told of it; start.c another one comes; resize.c more of them, or fewer; meters.c what all of it says
- * about itself; progress.c the thread behind it all; worker.c the loop in the child; worker_result.c how it answers;
- * worker_stop.c how it is stopped; worker_memory.c one that has grown too large; attach.c a child that inherited
- * nothing.
+ * about itself; hear.c what workers say; progress.c the thread behind it all; worker.c the loop in the child;
+ * worker_result.c how it answers; worker_say.c what it says besides; worker_stop.c how it is stopped; worker_memory.c
+ * one that has grown too large; attach.c a child that inherited nothing.
  */
 #ifndef SHOAL_EXT_ENGINE_H
 #define SHOAL_EXT_ENGINE_H
@@ -58,11 +58,13 @@ enum record_kind {
     RECORD_KEPT,        /* more blocks that the worker still holds, before the task's last result */
     RECORD_BYE,         /* has served its number of tasks and ends */
     RECORD_SWEPT,       /* has looked which handles are live, after the sweep order number block_bytes */
+    RECORD_SAID,        /* say.h; payload: a message, or a part of it */
     RECORD_DROPPED,     /* the rest of a batch that nobody wants was not run */
 };
 
 #define RECORD_FINAL 1u    /* of this task */
 #define RECORD_IN_BLOCK 2u /* the stream lies in the block, at stream_offset */
+#define RECORD_MORE 4u     /* of this message follows with the next */
 
 struct record {
     uint32_t kind;
@@ -156,6 +158,7 @@ struct worker {
     unsigned holder;       /* who it is for the arena: no two workers of this process share a number */
     uint64_t sweeps_asked, sweeps_done; /* numbers of the last ones */
     uint64_t seen_bytes;   /* of memory, when it was last looked at; 0: it is not */
+    struct said *saying;   /* hear.c: a message of which more is to come, or NULL */
     bool ready, leaving, stopped, damaged;
     bool retired; /* told to end after its task, for another or for none: see resize.c */
     bool has_lease;
@@ -211,6 +214,10 @@ struct engine {
     struct owner *finished; /* done and watched: callbacks to run, linked */
     struct owner **finished_end;
     uint32_t watched; /* owners whose callbacks are to run soon */
+    /* hear.c */
+    struct said *said, **said_end; /* not handed over yet, in order */
+    bool hearing;
+    unsigned long hearing_thread;
     /* wait.c, progress.c */
     struct waiting *waiting; /* threads that wait while another one drains */
     bool someone_drains;

@@ -11,6 +11,7 @@
 
 #include "group.h"
 #include "inbox.h"
+#include "say.h"
 
 #define NO_POOL_KEEPS_BYTES (UINT64_C(8) << 20) /* so that the next pool starts in warm memory */
 
@@ -115,6 +116,7 @@ int engine_reap_workers(struct engine *engine, int64_t deadline_ns)
 {
     while (!engine_workers_gone(engine)) {
         engine->deaths_pending = false;
+        engine_drain(engine); /* what it says as it ends may fill its ring */
         engine_bury_dead(engine);
         if (engine->dead || engine_workers_gone(engine))
             break;
@@ -159,6 +161,7 @@ PyObject *engine_terminate(struct engine *engine, PyObject *error)
         return NULL; /* a signal handler raised; the workers are killed, the next call reaps them */
     engine_destroy(engine);
     engine_after_drain(engine);
+    hear_finish(engine);
     Py_RETURN_NONE;
 }
 
@@ -265,8 +268,10 @@ PyObject *engine_join(struct engine *engine, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:join", names, &timeout) ||
         timeout_to_deadline(timeout, &deadline) < 0)
         return NULL;
-    if (engine->dead)
+    if (engine->dead) {
+        hear_finish(engine);
         Py_RETURN_TRUE;
+    }
     if (engine_check_process(engine) < 0)
         return NULL;
     if (engine->open && !engine->closed && engine->broken == NULL) {
@@ -288,6 +293,7 @@ PyObject *engine_join(struct engine *engine, PyObject *args, PyObject *kwargs)
         Py_RETURN_FALSE;
     engine_destroy(engine);
     engine_after_drain(engine);
+    hear_finish(engine);
     Py_RETURN_TRUE;
 }
 
@@ -320,6 +326,7 @@ void engine_dealloc(struct engine *engine)
     PyMem_RawFree(engine->trash);
     PyMem_RawFree(engine->meters_kept);
     trace_free(engine);
+    hear_forget(engine);
     arrival_clear(engine, &engine->setup_error);
     if (engine->encoder != NULL)
         shoal_encoder_free(engine->encoder);

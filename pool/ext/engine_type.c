@@ -2,6 +2,8 @@
 /* engine_type.c - the type Engine as Python sees it: calls, questions, the table of methods. */
 #include "engine.h"
 
+#include "say.h"
+
 #include "item.h"
 
 /* ---- calls ---- */
@@ -203,6 +205,8 @@ static PyMethodDef engine_methods[] = {
          "How this worker ended: its exit code, minus its signal, None if it runs, or it is not known.")},
     {"inherited_object", (PyCFunction)engine_inherited_object, METH_O,
      DOC("inherited_object($self, number, /)", "What goes by this number to forked workers; None if nothing does.")},
+    {"say", (PyCFunction)engine_say, METH_O,
+     DOC("say($self, payload, /)", "In a worker: hand this to the parent's `hear`. False if this is none.")},
     {"pending", (PyCFunction)engine_pending, METH_NOARGS,
      DOC("pending($self, /)", "Items of this engine that are not done.")},
     {"stats", (PyCFunction)engine_stats, METH_NOARGS, DOC("stats($self, /)", "Counters, by name.")},

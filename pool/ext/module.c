@@ -69,16 +69,17 @@ static PyObject *module_configure(PyObject *module, PyObject *args, PyObject *kw
 {
     struct module_state *state = PyModule_GetState(module);
     static char *names[] = {"worker_lost",    "task_error",   "forking_reducers", "pool_broken", "handle_type",
-                            "handle_reducer", "make_carried", "opener",           "sweeper",     "task_timeout", NULL};
+                            "handle_reducer", "make_carried", "opener",           "sweeper",     "task_timeout",
+                            "hear",           NULL};
     enum { COUNT = sizeof names / sizeof names[0] - 1, REDUCERS = 2 };
     PyObject **const places[COUNT] = {&state->worker_lost, &state->task_error, &state->forking_reducers,
                                       &state->pool_broken, &state->handle_type, &state->handle_reducer,
                                       &state->make_carried, &state->opener, &state->sweeper,
-                                      &state->task_timeout};
+                                      &state->task_timeout, &state->hear};
     PyObject *given[COUNT] = {NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOO!OOOOOOO:configure", names, &given[0], &given[1], &PyDict_Type,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOO!OOOOOOOO:configure", names, &given[0], &given[1], &PyDict_Type,
                                      &given[REDUCERS], &given[3], &given[4], &given[5], &given[6], &given[7],
-                                     &given[8], &given[9]))
+                                     &given[8], &given[9], &given[10]))
         return NULL;
     for (int i = 0; i < COUNT; i++) {
         if (given[i] != NULL)
@@ -192,6 +193,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->worker_lost);
     Py_VISIT(state->task_error);
     Py_VISIT(state->task_timeout);
+    Py_VISIT(state->hear);
     Py_VISIT(state->forking_reducers);
     Py_VISIT(state->pool_broken);
     Py_VISIT(state->handle_type);
@@ -210,6 +212,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->worker_lost);
     Py_CLEAR(state->task_error);
     Py_CLEAR(state->task_timeout);
+    Py_CLEAR(state->hear);
     Py_CLEAR(state->forking_reducers);
     Py_CLEAR(state->pool_broken);
     Py_CLEAR(state->handle_type);
@@ -249,7 +252,7 @@ static PyMethodDef module_methods[] = {
     {"configure", (PyCFunction)(void (*)(void))module_configure, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("configure($module, /, *, worker_lost=..., task_error=..., forking_reducers=..., pool_broken=...,\n"
                "          handle_type=..., handle_reducer=..., make_carried=..., opener=..., sweeper=...,\n"
-               "          task_timeout=...)\n"
+               "          task_timeout=..., hear=...)\n"
                "--\n\n"
                "Hand in the Python layer's exceptions, the live table of ForkingPickler's reducers, and what handles\n"
                "of shared objects need.")},

@@ -35,7 +35,8 @@ struct module_state {
     PyTypeObject *engine_type, *item_type, *group_type, *block_type, *view_type, *inherited_type, *imported_type;
     PyTypeObject *submitter_type, *inbox_type;
     PyObject *pool_broken;      /* configured: reason -> exception for what cannot be done any more */
-    PyObject *worker_lost;      /* configured by the Python layer: (index, pid, signal, code, what, bytes, task, engine) -> exception */
+    PyObject *worker_lost;      /* configured by the Python layer: see lost_error */
+    PyObject *hear;             /* (message, worker) */
     PyObject *task_error;       /* configured: payload -> exception */
     PyObject *task_timeout;     /* configured: (seconds, pid or 0) -> exception; the process is about to be killed */
     PyObject *forking_reducers; /* configured: dict type -> reducer, live */

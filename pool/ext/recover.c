@@ -14,6 +14,7 @@
 
 #include "group.h"
 #include "lost.h"
+#include "say.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -165,7 +166,7 @@ static void recover_slot(struct engine *engine, uint32_t slot, enum shoal_task_s
                        : state == SHOAL_TASK_CLAIMED ? "the arguments could not be read: each worker that tried died"
                                                      : running;
     uint32_t generation = entry->generation;
-    PyObject *error = lost_error(engine, index, pid, end, what, slot); /* Python code: another thread may end the pool */
+    PyObject *error = lost_error(engine, index, pid, end, what, slot); /* Python code: another thread may end it */
     if (entry->owner == NULL || entry->generation != generation) {
         Py_XDECREF(error);
         return;
@@ -279,6 +280,7 @@ static void recover_worker(struct engine *engine, unsigned index, const struct s
     SHOAL_PARENT_POINT("bury: drained", kill_next(engine, index));
     engine->draining = false;
     trace_bury(engine, index);
+    hear_end(worker);
     engine_close_process(worker);
     struct shoal_watch watch = {.phase = SHOAL_WATCH_ENDED};
     shoal_taskqueue_watch(engine->queue, index, &watch); /* what it was at, before that is forgotten */

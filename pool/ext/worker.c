@@ -10,6 +10,7 @@
 #include "worker.h"
 
 #include "handle.h"
+#include "say.h"
 
 #include <errno.h>
 #include <string.h>
@@ -306,6 +307,8 @@ static bool serve_one(struct engine *engine)
         handles_sweep(engine);
     if (side->release_count > 0)
         result_flush_releases(engine);
+    if (side->unsaid != NULL)
+        say_flush(engine);
     return true;
 }
 
@@ -324,6 +327,8 @@ static int serve(struct engine *engine)
         if (memory_outgrown(side))
             break;
         worker_read_orders(engine);
+        if (side->unsaid != NULL)
+            say_flush(engine);
         if (side->stop)
             return 0;
         if (side->retire)
@@ -399,6 +404,8 @@ static struct worker_side *side_new(struct engine *engine, unsigned index, PyObj
     side->own = &engine->workers[index];
     side->encode_error = Py_NewRef(encode_error);
     side->parent = getppid();
+    side->unsaid_end = &side->unsaid;
+    side->main_thread = PyThread_get_thread_ident();
     side->pool_process = (struct shoal_peer){.pid = 0, .pidfd = -1};
     side->encoder = shoal_encoder_new(engine->state->pickle);
     side->decoder = shoal_decoder_new(engine->state->pickle);
@@ -437,7 +444,7 @@ PyObject *engine_work(struct engine *engine, PyObject *args)
         PyErr_SetString(PyExc_RuntimeError, "work() is for the worker itself");
         return NULL;
     }
-    engine->state->serving = engine;
+    engine->state->serving = (struct engine *)Py_NewRef((PyObject *)engine); /* to the end of this process */
     trace_forget(engine);
     engine->side = side_new(engine, index, encode_error);
     if (engine->side == NULL || protect(engine, index) < 0)
@@ -455,6 +462,7 @@ PyObject *engine_work(struct engine *engine, PyObject *args)
     if (set_up(engine, setup) != 0)
         return PyLong_FromLong(1);
     int code = serve(engine);
+    engine->side->left = true;
     shoal_taskqueue_leave(engine->queue, index); /* exit functions may take long */
     return PyLong_FromLong(code);
 }

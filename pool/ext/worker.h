@@ -24,6 +24,12 @@ struct worker_side {
     struct shoal_encoder *encoder;
     struct shoal_decoder *decoder;
     bool encoder_busy;
+    bool ring_busy; /* a result is being written after the tail of our ring, and user code or other threads may run */
+    /* worker_say.c: what was said and is not in the ring yet */
+    struct unsaid *unsaid, **unsaid_end;
+    uint64_t unsaid_bytes;
+    unsigned long main_thread;
+    bool left; /* it takes no more tasks */
     PyObject *encode_error;
     bool stop, retire;
     pid_t parent;
@@ -97,6 +103,8 @@ void result_send_setup_error(struct engine *engine);
 /* A record without payload. */
 void result_send_plain(struct engine *engine, const struct record *record);
 void result_flush_releases(struct engine *engine);
+/* Publish a run that is open, if there is one. */
+void result_end_run(struct engine *engine);
 
 /* worker_stop.c */
 void stop_begin(struct engine *engine);  /* an item begins */

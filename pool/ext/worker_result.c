@@ -18,6 +18,7 @@
 
 #include <shoal/killpoint.h>
 
+#include "say.h"
 #include "worker.h"
 
 #define RESULT_IN_RING_MAX (RESULT_RING_BYTES / 4)
@@ -270,8 +271,7 @@ static void run_begin(struct engine *engine, uint32_t item)
     run->limit = run->record + (run->room < RUN_BYTES_MAX ? run->room : RUN_BYTES_MAX) - PLAIN_BYTES_MAX;
 }
 
-/* Publish it; the next result begins another record. */
-static void run_end(struct engine *engine)
+void result_end_run(struct engine *engine)
 {
     struct result_run *run = &engine->side->run;
     if (run->count > 0) {
@@ -299,7 +299,7 @@ bool result_add(struct engine *engine, uint32_t item, PyObject *object)
         stop_settle(engine);
     shoal_ring_note(engine->side->own->results, (uint64_t)(end - run->record));
     if (end > run->limit)
-        run_end(engine);
+        result_end_run(engine);
     return true;
 }
 
@@ -317,11 +317,10 @@ static int64_t encode_result(struct worker_side *side, struct outgoing *out, PyO
     return error == 0 ? outgoing_seal(out) : -1;
 }
 
-int result_send(struct engine *engine, enum record_kind kind, uint32_t item, bool last, PyObject *object,
+static int send_result(struct engine *engine, enum record_kind kind, uint32_t item, bool last, PyObject *object,
                 PyObject *arguments)
 {
     struct worker_side *side = engine->side;
-    run_end(engine);
     uint64_t room;
     uint8_t *place = ring_reserve(engine, sizeof(struct record) + 256, &room);
     if (room > RESULT_IN_RING_MAX)
@@ -373,6 +372,20 @@ int result_send(struct engine *engine, enum record_kind kind, uint32_t item, boo
     send(engine, &out, &record, last, (uint64_t)stream_bytes, block, block_bytes);
     outgoing_clear(&out);
     return 0;
+}
+
+int result_send(struct engine *engine, enum record_kind kind, uint32_t item, bool last, PyObject *object,
+                PyObject *arguments)
+{
+    struct worker_side *side = engine->side;
+    bool before = side->ring_busy;
+    result_end_run(engine);
+    side->ring_busy = true;
+    int error = send_result(engine, kind, item, last, object, arguments);
+    side->ring_busy = before;
+    if (side->unsaid != NULL)
+        say_flush(engine);
+    return error;
 }
 
 void result_send_error(struct engine *engine, uint32_t item, bool last, const char *stage, PyObject *arguments)

@@ -190,6 +190,7 @@ class SpawnedWorker:
             self.settings.stage = "main module"
             spawn.prepare(self.preparation)
             take_main(engine)
+            self.settings.forwarding.handlers_so_far()
             self.settings.stage = "initializer's arguments"
             with mmap.mmap(setup, 0, prot=mmap.PROT_READ) as stream:
                 self.settings.functions = engine.loads(stream)

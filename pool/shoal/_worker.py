@@ -170,6 +170,8 @@ def serve_and_exit(serve: Callable[[], int], settings: WorkerSettings) -> NoRetu
             traceback.print_exc()
     finally:
         with suppress(BaseException):
+            settings.forwarding.finish()
+        with suppress(BaseException):
             util._flush_std_streams()  # type: ignore[attr-defined]
         os._exit(code)
 

@@ -17,12 +17,13 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any, NamedTuple, TypedDict
 
 from shoal import _current
 from shoal._current import CurrentWorker
+from shoal._forward import Forwarding, forwarding
 from shoal._limits import ExecutorOptions, Options
 from shoal._thread_limits import variables_to_set
 from shoal._worker_cpus import CpuSets, cpu_sets, cpus_of_all, cpus_of_each
@@ -42,6 +43,7 @@ class WorkerOptions(TypedDict, total=False):
     max_worker_memory: int | str | None
     cpu_affinity: Any
     worker_threads: int | None
+    forward: bool | Collection[str] | None
 
 
 class PoolOptions(Options, WorkerOptions, total=False):
@@ -77,6 +79,7 @@ class WorkerSettings:
     max_memory: int  # bytes; 0: no limit
     affinity: Any
     threads_asked: int | None  # 0: whatever the libraries like
+    forwarding: Forwarding
     # What `plan` makes of it:
     cpu_sets: CpuSets | None = None
     cpus_each: int = 1
@@ -88,7 +91,7 @@ class WorkerSettings:
 
     def plain(self) -> WorkerSettings:
         """Return the same without the user's code."""
-        return dataclasses.replace(self, functions=Functions())
+        return dataclasses.replace(self, functions=Functions(), forwarding=self.forwarding.described())
 
     def worker_name(self, index: int) -> str:
         """Return how a worker is called: its process, and what it says."""
@@ -122,6 +125,7 @@ class WorkerSettings:
             except OSError as error:  # they were there when the pool was made
                 self.unbound = error
         _current.become(CurrentWorker(index, self.name, {}), self.cpus_each)
+        self.forwarding.begin()
 
     def set_up(self) -> None:
         """Before the first task: what this raises breaks the pool."""
@@ -213,5 +217,6 @@ def worker_settings(
         max_memory=_bytes(own.get("max_worker_memory")),
         affinity=own.get("cpu_affinity"),
         threads_asked=threads,
+        forwarding=forwarding(own.get("forward")),
     )
     return settings, others

@@ -305,6 +305,12 @@ def _worker_lost(*told: Any) -> BaseException:
     return worker_lost(*told)
 
 
+def _hear(message: bytes, worker: int) -> None:
+    from shoal._hear import hear
+
+    hear(message)
+
+
 def pool_broken(reason: BaseException) -> PoolBroken:
     """Make what every call on a broken pool raises, from the exception that broke it. Called by the engine."""
     if isinstance(reason, PoolBroken):
@@ -374,5 +380,6 @@ _ext.configure(
     task_error=task_error,
     pool_broken=pool_broken,
     task_timeout=_killed_timeout,
+    hear=_hear,
     forking_reducers=ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
 )

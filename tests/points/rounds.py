@@ -2,7 +2,10 @@
 """rounds.py METHOD free|costly|parent ARRIVALS PLACE...: let a worker, started in this way, die at each place, at the
 first so many arrivals there, and print what is not as it should be. test_kill_points.py says what that is."""
 
+import collections
+import contextlib
 import gc
+import io
 import multiprocessing
 import os
 import pathlib
@@ -13,7 +16,7 @@ from multiprocessing import forkserver, resource_tracker
 import numpy
 
 import shoal
-from work import TASKS, call, die, item, keep_all, make, ran, stay, total
+from work import TASKS, call, die, item, keep_all, line, make, ran, stay, total
 
 CALLS = range(30)
 ITEMS = range(30, TASKS)
@@ -32,6 +35,19 @@ def outcomes_of(gets):
     return outcomes
 
 
+said = collections.Counter()  # by calls that have a value
+
+
+def heard_all(text):
+    """Every line whole, those of calls that have a value once for each; of those that were lost, at most once."""
+    lines = collections.Counter(text.splitlines())
+    return (
+        set(lines) <= {line(n) for n in CALLS}
+        and sum((said - lines).values()) == 0
+        and sum((lines - said).values()) <= 1
+    )
+
+
 def one_round(pool, dies, many=()):
     """Give the pool all kinds of work; how much of it was lost, besides the task that kills its worker on purpose."""
     ran[:] = bytes(TASKS)
@@ -48,6 +64,8 @@ def one_round(pool, dies, many=()):
         if outcome is not None:
             wanted = PAYLOADS[n] if n in CALLS else b"y" * (200_000 if n % 7 == 0 else n)
             assert outcome[0] == n and bytes(outcome[1]) == bytes(wanted)
+            if n in CALLS:
+                said[line(n)] += 1
     pool._engine.verify()
     return outcomes.count(None) + lost
 
@@ -118,17 +136,26 @@ def attempt(method, place, when, may_lose):
     if place.startswith("kept"):  # more blocks than a record has room for
         many = [shoal.share(numpy.zeros(64, numpy.uint8), readonly=True) for _ in range(2500)]
     lost = 0
-    with shoal.Pool(2, maxtasksperchild=15 if place.startswith("bye") else None, context=method) as pool:
+    says = place.startswith("said")
+    if says:
+        os.environ["SHOAL_TEST_SAYS"] = "1"
+        said.clear()
+    heard = contextlib.redirect_stdout(io.StringIO())
+    most = 15 if place.startswith("bye") else None
+    with heard as text, shoal.Pool(2, maxtasksperchild=most, context=method, forward=["stdout"]) as pool:
         for _ in range(ROUNDS_MAX):
             special = ROUNDS.get(place.split(":")[0])
             lost += special(pool) if special else one_round(pool, place.startswith("bury"), many)
             if log.stat().st_size >= when:
                 break
         else:
-            print("never reached:", place, when)
+            print("never reached:", place, when, file=sys.__stdout__)
         os.environ["SHOAL_KILL_AT"] = ""
         lost += one_round(pool, dies=False)
     log.unlink()
+    if says and not heard_all(text.getvalue()):
+        print("what was said at", place, when, "is not what was heard")
+    os.environ.pop("SHOAL_TEST_SAYS", None)
     if lost > may_lose:
         print("lost", lost, "at", place, when)
 

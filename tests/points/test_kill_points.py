@@ -37,6 +37,8 @@ COSTLY_PLACES = [
     "start: swapped",
     "pop: order read",
     "task: called",
+    "said: written",
+    "said: published",
     "run: written",
     "note: noted",
     "run: to be published",

@@ -23,8 +23,14 @@ def map_ran():
 ran = map_ran()
 
 
+def line(n):
+    return f"{n} {'said ' * (5000 if n % 7 == 0 else n)}"
+
+
 def call(n, payload):
     ran[n] += 1
+    if "SHOAL_TEST_SAYS" in os.environ:
+        print(line(n))
     if n % 10 == 0:  # an array
         kept.append(payload[:10])  # its block is held beyond the task, until the next one comes
         del kept[:-1]
