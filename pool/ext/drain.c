@@ -9,8 +9,6 @@
  * A record is copied out of the ring before it is looked at, so a worker that scribbles cannot change it between check
  * and use. A worker whose ring is damaged is killed: what it had is lost, and said to be.
  */
-#include "engine.h"
-
 #include "say.h"
 
 #include <errno.h>
@@ -60,116 +58,6 @@ void engine_after_drain(struct engine *engine)
         owner->queued = false;
         owner_run_watches(owner);
         Py_DECREF(owner);
-    }
-}
-
-/* ---- leases: memory that a worker may fill with a result ---- */
-
-#define LEASE_PATIENCE_NS 200000000
-
-void engine_free_lease(struct engine *engine, struct worker *worker)
-{
-    if (worker->has_lease)
-        shoal_arena_release(engine->home->arena, worker->lease);
-    worker->has_lease = false;
-}
-
-/* A worker has written over the memory that it shares with us: it ends, and engine_bury_dead says why. */
-static void kill_damaged(struct engine *engine, struct worker *worker)
-{
-    worker->damaged = true;
-    engine->deaths_pending = true;
-    if (worker->peer.pidfd >= 0)
-        shoal_peer_signal(&worker->peer, SIGKILL);
-}
-
-static void send_order(struct engine *engine, unsigned index, const struct order *order)
-{
-    struct worker *worker = &engine->workers[index];
-    void *place;
-    uint64_t room;
-    if (shoal_ring_reserve(worker->orders, sizeof *order, &place, &room) < 0) {
-        kill_damaged(engine, worker); /* never full: it has written over the reader's position */
-        return;
-    }
-    memcpy(place, order, sizeof *order);
-    shoal_ring_commit(worker->orders, sizeof *order);
-    shoal_taskqueue_wake_worker(engine->queue, index);
-}
-
-void engine_order_sweep(struct engine *engine, unsigned index)
-{
-    struct worker *worker = &engine->workers[index];
-    /* Many of them unread are as good as one more, and what is left of the ring is for orders that must not be lost. */
-    if (worker->peer.pidfd >= 0 && worker->orders != NULL && !worker->damaged &&
-        shoal_ring_used(worker->orders) < ORDER_RING_BYTES / 4) {
-        struct order order = {.kind = ORDER_SWEEP, .size_bytes = ++worker->sweeps_asked};
-        send_order(engine, index, &order);
-    }
-}
-
-bool engine_sweeps(const struct engine *engine)
-{
-    for (unsigned i = 0; i < engine->worker_count; i++) {
-        if (engine->workers[i].sweeps_asked != engine->workers[i].sweeps_done)
-            return true;
-    }
-    return false;
-}
-
-/* Is there a running task whose end will give memory back? Asked only when the budget is reached. */
-static bool some_task_gives_back(const struct engine *engine)
-{
-    for (uint32_t slot = 0; slot < ENGINE_SLOTS; slot++) {
-        const struct entry *entry = &engine->entries[slot];
-        enum shoal_task_state state;
-        unsigned worker;
-        uint32_t generation;
-        if (entry->owner == NULL || entry->block == HOME_NO_BLOCK ||
-            shoal_taskqueue_state(engine->queue, slot, &state, &worker, &generation) < 0)
-            continue;
-        if (worker < engine->worker_count && engine->workers[worker].wanted_bytes == 0)
-            return true;
-    }
-    return false;
-}
-
-static void grant(struct engine *engine, unsigned index)
-{
-    struct worker *worker = &engine->workers[index];
-    struct order order = {.kind = ORDER_GRANT, .size_bytes = worker->wanted_bytes,
-                          .limit_bytes = engine->home->budget_bytes};
-    order.error = shoal_arena_alloc(engine->home->arena, worker->wanted_bytes, &order.offset);
-    SHOAL_PARENT_POINT("grant: allocated", shoal_peer_signal(&worker->peer, SIGKILL));
-    if (order.error == -EDQUOT) {
-        /* Results that nobody has fetched fill the budget. A running task may give something back; but it may also be
-         * waiting for the very thread that waits for this result. So the budget yields after a while, and at once if
-         * there is no such task; the machine's memory does not. */
-        if (some_task_gives_back(engine) && shoal_now_ns() - worker->wanted_since_ns < LEASE_PATIENCE_NS)
-            return;
-        order.error = shoal_arena_alloc_beyond(engine->home->arena, worker->wanted_bytes, &order.offset);
-    }
-    progress_tend(engine, worker->wanted_bytes);
-    worker->wanted_bytes = 0;
-    if (order.error >= 0) {
-        engine_free_lease(engine, worker);
-        worker->lease = order.offset;
-        worker->lease_bytes = order.size_bytes;
-        worker->has_lease = true;
-    }
-    send_order(engine, index, &order);
-}
-
-void engine_grant_leases(struct engine *engine)
-{
-    engine->leases_wanted = false;
-    for (unsigned i = 0; i < engine->worker_count; i++) {
-        if (engine->workers[i].wanted_bytes == 0)
-            continue;
-        /* Without a pidfd it is not watched yet: its start is under way in another thread. */
-        if (engine->workers[i].peer.pidfd >= 0)
-            grant(engine, i);
-        engine->leases_wanted |= engine->workers[i].wanted_bytes != 0;
     }
 }
 
@@ -454,7 +342,7 @@ int engine_drain_worker(struct engine *engine, unsigned index)
             error = take_record(engine, index, bytes, size);
         SHOAL_PARENT_POINT("drain: record taken", shoal_peer_signal(&worker->peer, SIGKILL));
         if (error < 0) {
-            kill_damaged(engine, worker);
+            engine_kill_damaged(engine, worker);
             break;
         }
         shoal_ring_pop(worker->results);

@@ -13,7 +13,7 @@
  * shared memory is believed that does not fit the ledger.
  *
  * Files: engine.c its making; engine_end.c its end; engine_inherit.c what goes by number; engine_type.c the type;
- * submit.c encode and publish; submit_memory.c wait for room; drain.c read the result rings; wait.c sleep until
+ * submit.c encode and publish; submit_memory.c wait for room; drain.c read the result rings; orders.c the other way; wait.c sleep until
  * something is done; limits.c a task that takes too long or is not wanted any more; recover.c a worker has died;
  * lost.c what is told of it; start.c another one comes; resize.c more of them, or fewer; meters.c what all of it says
  * about itself; hear.c what workers say; progress.c the thread behind it all; worker.c the loop in the child;
@@ -294,6 +294,9 @@ void engine_drain_dead(struct engine *engine, unsigned index); /* all that this 
 void engine_after_drain(struct engine *engine); /* drop trash, run callbacks: user code */
 void engine_discard_later(struct engine *engine, PyObject *object); /* steals */
 void engine_finished(struct engine *engine, struct owner *owner);
+
+/* orders.c */
+void engine_kill_damaged(struct engine *engine, struct worker *worker); /* it wrote over the memory that we share */
 void engine_grant_leases(struct engine *engine);
 void engine_order_sweep(struct engine *engine, unsigned index); /* a hint: there are handles that are not live */
 bool engine_sweeps(const struct engine *engine);                /* some worker has not answered yet */
