@@ -78,6 +78,8 @@ class ProcessPoolExecutor(  # submit() is the first one's
         `worker_exit(worker)` after its last one, whenever it ends in order: at shutdown, or when the worker has had its
         number of tasks. The worker is what `shoal.current_worker` returns. If worker_init raises, the executor is
         broken; what worker_exit raises is written to standard error.
+    forward : bool or collection of str, optional
+        What workers log, warn of and print goes through this process: see the guide to logging.
     timeout, grace, retries, retry_if, backoff, abort_on_error, progress, cancel_running
         Limits of all calls that do not say otherwise: see `options`.
     """

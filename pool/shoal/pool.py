@@ -82,6 +82,8 @@ class Pool(Workers, AsyncCalls, Seen, multiprocessing.pool.Pool):
         `worker_exit(worker)` after its last one, whenever it ends in order: when the pool is closed, or the worker has
         had its number of tasks. The worker is what `shoal.current_worker` returns. If worker_init raises, the pool is
         broken; what worker_exit raises is written to standard error.
+    forward : bool or collection of str, optional
+        What workers log, warn of and print goes through this process: see the guide to logging.
     timeout, grace, retries, retry_if, backoff, abort_on_error, progress
         Limits of all calls that do not say otherwise: see `options`.
     """
