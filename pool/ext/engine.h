@@ -13,12 +13,12 @@
  * shared memory is believed that does not fit the ledger.
  *
  * Files: engine.c its making; engine_end.c its end; engine_inherit.c what goes by number; engine_type.c the type;
- * submit.c encode and publish; submit_memory.c wait for room; drain.c read the result rings; orders.c the other way; wait.c sleep until
- * something is done; limits.c a task that takes too long or is not wanted any more; recover.c a worker has died;
- * lost.c what is told of it; start.c another one comes; resize.c more of them, or fewer; meters.c what all of it says
- * about itself; hear.c what workers say; progress.c the thread behind it all; worker.c the loop in the child;
- * worker_result.c how it answers; worker_say.c what it says besides; worker_stop.c how it is stopped; worker_memory.c
- * one that has grown too large; attach.c a child that inherited nothing.
+ * submit.c encode and publish; submit_memory.c wait for room; drain.c read the result rings; orders.c the other way;
+ * wait.c sleep until something is done; limits.c a task that takes too long or is not wanted any more; recover.c a
+ * worker has died; lost.c what is told of it; start.c another one comes; resize.c more of them, or fewer; meters.c
+ * what all of it says about itself; hear.c what workers say; progress.c the thread behind it all; worker.c the loop in
+ * the child; worker_result.c how it answers; worker_say.c what it says besides; worker_stop.c how it is stopped;
+ * worker_memory.c one that has grown too large; attach.c a child that inherited nothing.
  */
 #ifndef SHOAL_EXT_ENGINE_H
 #define SHOAL_EXT_ENGINE_H
