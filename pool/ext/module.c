@@ -78,8 +78,8 @@ static PyObject *module_configure(PyObject *module, PyObject *args, PyObject *kw
                                       &state->task_timeout, &state->hear};
     PyObject *given[COUNT] = {NULL};
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOO!OOOOOOOO:configure", names, &given[0], &given[1],
-                                     &PyDict_Type, &given[REDUCERS], &given[3], &given[4], &given[5], &given[6], &given[7],
-                                     &given[8], &given[9], &given[10]))
+                                     &PyDict_Type, &given[REDUCERS], &given[3], &given[4], &given[5], &given[6],
+                                     &given[7], &given[8], &given[9], &given[10]))
         return NULL;
     for (int i = 0; i < COUNT; i++) {
         if (given[i] != NULL)

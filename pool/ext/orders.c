@@ -3,8 +3,7 @@
  * orders.c - what the parent tells a worker: here is memory for your result, look which handles are live.
  *
  * An order goes into the worker's order ring and wakes it. The ring is never full, because a worker waits for the
- * answer
- * to what it has asked for; if it is, the worker has written over it.
+ * answer to what it has asked for; if it is, the worker has written over it.
  */
 #include "engine.h"
 
