@@ -159,8 +159,9 @@ PyObject *lost_error(struct engine *engine, unsigned index, pid_t pid, const str
     if (engine->state->worker_lost != NULL) {
         PyObject *signal = end->known && end->signal ? PyLong_FromLong(end->signal) : Py_NewRef(Py_None);
         PyObject *code = end->known && !end->signal ? PyLong_FromLong(end->exit_code) : Py_NewRef(Py_None);
-        error = PyObject_CallFunction(engine->state->worker_lost, "IlNNsKOO", index, (long)pid, signal, code, what,
-                                      (unsigned long long)end->peak_bytes, task, engine);
+        error = PyObject_CallFunction(engine->state->worker_lost, "IlNNsKOOO", index, (long)pid, signal, code, what,
+                                      (unsigned long long)end->peak_bytes, task, engine,
+                                      engine->start == NULL ? Py_None : engine->start);
     }
     Py_DECREF(task);
     if (error == NULL) {

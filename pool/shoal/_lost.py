@@ -12,6 +12,8 @@ from shoal.errors import WorkerLost
 
 if TYPE_CHECKING:
     from shoal._ext import Engine
+    from shoal._spawn import SpawnStart
+    from shoal._worker import ForkStart
 
 _CAUSES: dict[int, str] = {
     signals.SIGSEGV: "a crash in C code: an access to memory that is not there, or an overrun stack",
@@ -34,10 +36,12 @@ def worker_lost(
     memory: int,
     task: tuple[str, Any, Any] | None,
     engine: Engine,
+    start: ForkStart | SpawnStart | None,
 ) -> WorkerLost:
     """Make the error of a worker that is gone. Called by the engine; runs no user code."""
+    crash = start.crashes.read(worker, signal) if start is not None else ""
     cause = likely_cause(pid, signal, exit_code)
-    return WorkerLost(worker, pid, signal, exit_code, what, memory or None, cause, describe(task, engine))
+    return WorkerLost(worker, pid, signal, exit_code, what, memory or None, cause, describe(task, engine), crash)
 
 
 def likely_cause(pid: int, signal: int | None, exit_code: int | None) -> str:

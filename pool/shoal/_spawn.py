@@ -35,6 +35,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, NoReturn
 
 from shoal import _ext, _stop
+from shoal._crash import CrashFile, write_there
 from shoal._imported import let_import, take_main
 from shoal._shared import Shared, reduce_for_start
 from shoal._worker import HELD_BACK, Parent, serve_and_exit, settle_in
@@ -105,6 +106,7 @@ class SpawnStart:
 
     def __init__(self, method: str, settings: WorkerSettings) -> None:
         self._settings = settings
+        self.crashes = CrashFile()
         self._launch = _spawn if method == "spawn" else _ask_forkserver
         self._signal_mask = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
         self._descriptors = Descriptors()
@@ -128,6 +130,7 @@ class SpawnStart:
 
     def __call__(self, engine: _ext.Engine, index: int) -> int | tuple[int, int]:
         """Start worker `index`; return its pid, and for a child of the forkserver where to read its exit status."""
+        self.crashes.wipe(index)
         handover, descriptors = engine.handover(index)
         first, rest = _preparation(self._settings.worker_name(index))
         worker = SpawnedWorker()
@@ -138,7 +141,11 @@ class SpawnStart:
         worker.preparation = rest
         worker.handover = handover
         worker.engine_count = len(descriptors)
-        descriptors += self._setup.numbers + self._descriptors.numbers
+        worker.has_crash_file = self.crashes.descriptor >= 0
+        descriptors += self._setup.numbers
+        if worker.has_crash_file:
+            descriptors.append(self.crashes.descriptor)
+        descriptors += self._descriptors.numbers
         util._flush_std_streams()  # type: ignore[attr-defined]
         return self._launch(self._inheriting, first, worker, descriptors)
 
@@ -153,6 +160,7 @@ class SpawnedWorker:
     preparation: dict[str, Any]
     handover: bytes
     engine_count: int
+    has_crash_file: bool
     descriptors: list[int]  # spawn: their numbers. forkserver: empty, they are what it has received
     messages: int = 0  # forkserver: more of them, in the socket that is the last one
 
@@ -167,6 +175,10 @@ class SpawnedWorker:
             for number in received[: self.engine_count]:
                 os.close(number)
             setup, *Received.here = received[self.engine_count :]
+            if self.has_crash_file:
+                crash_file = Received.here.pop(0)
+                write_there(crash_file, self.index)
+                os.close(crash_file)
             settings = self.settings
             set_up = functools.partial(self._set_up, engine, setup)
             return engine.work(self.index, set_up, settings.encode_error, _stop.arm, settings.max_memory)

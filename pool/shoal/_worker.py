@@ -35,6 +35,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
 
 from shoal import _stop
+from shoal._crash import CrashFile, write_there
 from shoal._thread_limits import told
 from shoal._threads import python_warning_only_if_true, warn_before_fork
 from shoal._worker_settings import WorkerSettings
@@ -77,6 +78,7 @@ class ForkStart:
     def __init__(self, settings: WorkerSettings) -> None:
         warn_before_fork()
         self._settings = settings
+        self.crashes = CrashFile()
         # The mask of the thread that makes the pool; the one that forks a replacement may have blocked everything.
         self._signal_mask = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
         self._common: Common | None = None
@@ -110,6 +112,7 @@ class ForkStart:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _fork(self, engine: Engine, index: int, common: Common) -> int:
+        self.crashes.wipe(index)
         pid = os.fork()
         if pid == 0:
             self._become_worker(engine, index, common)
@@ -120,6 +123,7 @@ class ForkStart:
 
         def serve() -> int:
             settle_in(index, settings, common.parent, self._signal_mask, forked=True, stdin=common.stdin)
+            write_there(self.crashes.descriptor, index)
             return engine.work(index, settings.set_up, settings.encode_error, _stop.arm, settings.max_memory)
 
         serve_and_exit(serve, settings)

@@ -68,6 +68,8 @@ class WorkerLost(BrokenProcessPool):
         Why it ended, as far as that can be told: the kernel, for lack of memory; a crash; somebody's signal.
     task : str
         The call that is lost, as `name(arguments)`, short; empty if it is not known.
+    crash : str
+        Where a crash was, as Python's `faulthandler` has it: the stacks of its threads; empty if there is nothing.
     """
 
     def __init__(
@@ -80,8 +82,9 @@ class WorkerLost(BrokenProcessPool):
         memory: int | None = None,
         cause: str = "",
         task: str = "",
+        crash: str = "",
     ) -> None:
-        super().__init__(worker, pid, signal, exit_code, what, memory, cause, task)
+        super().__init__(worker, pid, signal, exit_code, what, memory, cause, task, crash)
         self.worker = worker
         self.pid = pid
         self.signal = signal
@@ -90,6 +93,7 @@ class WorkerLost(BrokenProcessPool):
         self.memory = memory
         self.cause = cause
         self.task = task
+        self.crash = crash
 
     def __str__(self) -> str:
         if self.signal is not None:
@@ -106,6 +110,8 @@ class WorkerLost(BrokenProcessPool):
             lines.append(f"likely cause: {self.cause}")
         if self.memory is not None:
             lines.append(f"memory: {self.memory / 2**20:,.1f} MiB at most")
+        if self.crash:
+            lines.append(self.crash.rstrip().replace("\n", "\n  "))
         return "\n  ".join(lines)
 
 

@@ -256,6 +256,97 @@ def test_the_memory_that_it_had_is_told(pool):
         assert large.memory - small.memory > 100 << 20
 
 
+# ---- where a crash was ----
+
+
+def small_core():
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def crash_deep_within():
+    small_core()
+    ctypes.string_at(0)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_the_stacks_of_a_crash_are_in_the_error(fresh_python, method):
+    done = fresh_python(
+        """
+        import ctypes, os, resource, signal, sys, shoal
+
+        def crash_deep_within(number):
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            if number:
+                os.kill(os.getpid(), number)
+            ctypes.string_at(0)
+
+        def attempt(pool, number):
+            try:
+                pool.apply(crash_deep_within, (number,))
+            except shoal.WorkerLost as lost:
+                words = ("Fatal Python error", "in crash_deep_within")
+                print(signal.Signals(lost.signal).name, [word in lost.crash for word in words], lost.crash in str(lost)
+                      or lost.crash.splitlines()[-1] in str(lost), lost.crash.count("Fatal"))
+
+        if __name__ == "__main__":
+            with shoal.Pool(2, context=sys.argv[1]) as pool:
+                for number in (0, signal.SIGABRT, signal.SIGKILL, signal.SIGTERM, 0, 0):
+                    attempt(pool, number)
+        """,
+        method,
+    )
+    fatal = "[True, True] True 1"
+    quiet = "[False, False] True 0"
+    assert done.stdout.splitlines() == [
+        f"SIGSEGV {fatal}",
+        f"SIGABRT {fatal}",
+        f"SIGKILL {quiet}",
+        f"SIGTERM {quiet}",
+        f"SIGSEGV {fatal}",
+        f"SIGSEGV {fatal}",
+    ]
+
+
+def test_the_crash_of_a_process_that_a_task_forked_is_not_the_workers(fresh_python):
+    done = fresh_python("""
+        import ctypes, os, resource, shoal
+
+        def task():
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            pid = os.fork()
+            if pid == 0:
+                ctypes.string_at(0)
+            os.waitpid(pid, 0)
+            os.abort()
+
+        with shoal.Pool(1) as pool:
+            try:
+                pool.apply(task)
+            except shoal.WorkerLost as lost:
+                print(lost.crash.count("Fatal Python error"), "Aborted" in lost.crash)
+    """)
+    assert done.stdout == "1 True\n"
+
+
+def test_whoever_has_enabled_faulthandler_finds_it_there_as_well(pool, capfd):
+    if not faulthandler.is_enabled():
+        pytest.skip("pytest's own faulthandler is off")
+    error = lost(pool, crash_deep_within)
+    assert "in crash_deep_within" in error.crash
+    assert error.crash in capfd.readouterr().err
+
+
+def test_a_crash_while_nothing_ran_is_not_told_with_the_next_loss(pool):
+    for worker in pool._pool:
+        os.kill(worker.pid, signal.SIGSEGV)
+    assert works(pool)
+    assert "crash_deep_within" in lost(pool, crash_deep_within).crash
+    assert lost(pool, kill_self).crash == ""
+
+
+# ---- the error ----
+
+
 def test_it_survives_pickling(pool):
     error = lost(pool, crash)
     copy = pickle.loads(pickle.dumps(error))
