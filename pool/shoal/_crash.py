@@ -8,7 +8,7 @@ The way: one memory file for a pool, sparse, with a place of its own for each wo
 faulthandler ever writes. A worker opens it anew, so that it has a position of its own. The parent reads the place when
 the worker is lost, and wipes it.
 
-What it does not do: help a worker that crashes before it is set up, or one whose tasks have faulthandler write elsewhere.
+What it does not do: help a worker that crashes before it is set up, or whose tasks have faulthandler write elsewhere.
 """
 
 from __future__ import annotations
