@@ -40,6 +40,8 @@ def worker_lost(
 ) -> WorkerLost:
     """Make the error of a worker that is gone. Called by the engine; runs no user code."""
     crash = start.crashes.read(worker, signal) if start is not None else ""
+    if task is None and exit_code is not None:  # it ended at its start: whatever it said is on standard error
+        return WorkerLost(worker, pid, signal, exit_code, what)
     cause = likely_cause(pid, signal, exit_code)
     return WorkerLost(worker, pid, signal, exit_code, what, memory or None, cause, describe(task, engine), crash)
 
