@@ -195,6 +195,7 @@ struct engine {
     struct worker *workers;
     struct entry *entries;
     struct pending *backlog, **backlog_end;
+    unsigned engaged;    /* submitters that have the engine in hand, and are not at submitting yet, or are */
     unsigned submitting; /* submissions under way, whose stream may lie in the task ring */
     bool finish_later;   /* terminated by user code inside of engine_bury_dead, which reaps and destroys at its end */
     bool unmap_later;    /* the pool ended under them: the last one unmaps */
@@ -236,6 +237,8 @@ struct engine {
     bool progress_in_callbacks; /* user code runs in the progress thread: nobody waits for it then */
     unsigned long progress_thread;
     int64_t progress_until_ns; /* it sleeps at most until then; INT64_MAX: for ever; INT64_MIN: it is awake */
+    PyObject *idle_call; /* called when nothing was asked for in idle_after_ns; or NULL */
+    int64_t idle_after_ns;
     int progress_fd; /* eventfd: wakes the progress thread */
     struct shoal_group *groups; /* unfinished lazy groups, for close and join */
     int64_t looked_ns; /* engine_look_closer */
@@ -407,6 +410,8 @@ PyObject *engine_terminate(struct engine *engine, PyObject *error);
 PyObject *engine_fail(struct engine *engine, PyObject *error);
 PyObject *engine_abandon(struct engine *engine, PyObject *args);
 PyObject *engine_close(struct engine *engine, PyObject *unused);
+PyObject *engine_close_if_idle(struct engine *engine, PyObject *unused);
+PyObject *engine_when_idle(struct engine *engine, PyObject *args); /* progress.c */
 PyObject *engine_join(struct engine *engine, PyObject *args, PyObject *kwargs);
 
 /* The parts of the block of an engine with this task queue, from its start on. */

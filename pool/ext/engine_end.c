@@ -98,6 +98,9 @@ void engine_destroy(struct engine *engine)
     shoal_lifeline_close(&engine->lifeline);
     engine_discard_later(engine, engine->start); /* with the descriptors that it keeps for workers to be started */
     engine->start = NULL;
+    if (engine->idle_call != NULL)
+        engine_discard_later(engine, engine->idle_call);
+    engine->idle_call = NULL;
     for (unsigned i = 0; engine->workers != NULL && i < engine->worker_count; i++)
         engine_close_process(&engine->workers[i]);
     engine->unmap_later = engine->submitting > 0; /* it may be this very thread, further up: user code of a pickling */
@@ -213,6 +216,17 @@ PyObject *engine_close(struct engine *engine, PyObject *Py_UNUSED(ignored))
             progress_nudge(engine);
     }
     Py_RETURN_NONE;
+}
+
+PyObject *engine_close_if_idle(struct engine *engine, PyObject *Py_UNUSED(ignored))
+{
+    if (engine->dead || engine->closed || !engine->open || engine->epoch != engine->state->fork_epoch ||
+        engine->engaged > 0 || engine->submitting > 0 || engine->groups != NULL || !engine_all_done(engine))
+        Py_RETURN_FALSE;
+    engine->closed = true;
+    engine_stop_workers(engine);
+    progress_nudge(engine); /* it buries them */
+    Py_RETURN_TRUE;
 }
 
 /* The first lazy group whose input join() has to pull, or NULL: the others do so themselves. */
@@ -337,6 +351,7 @@ void engine_dealloc(struct engine *engine)
     PyMem_Free(engine->tasks.records);
     home_release(engine->home);
     Py_CLEAR(engine->start);
+    Py_CLEAR(engine->idle_call);
     Py_CLEAR(engine->task_error);
     Py_CLEAR(engine->inherited);
     Py_CLEAR(engine->ended);
@@ -354,6 +369,7 @@ int engine_traverse(struct engine *engine, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(engine));
     Py_VISIT(engine->start);
+    Py_VISIT(engine->idle_call);
     Py_VISIT(engine->task_error);
     Py_VISIT(engine->inherited);
     Py_VISIT(engine->broken);

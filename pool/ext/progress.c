@@ -73,17 +73,57 @@ static void sleep_and_report(struct engine *engine, enum shoal_urgency urgency, 
     clear_wake(engine);
 }
 
+/* Nothing was asked for in a while, which is what somebody wanted to know. */
+static void tell_idle(struct engine *engine)
+{
+    PyObject *call = Py_NewRef(engine->idle_call);
+    engine->progress_in_callbacks = true;
+    PyObject *done = PyObject_CallNoArgs(call);
+    engine->progress_in_callbacks = false;
+    if (done == NULL)
+        report_unraisable(call);
+    Py_XDECREF(done);
+    Py_DECREF(call);
+}
+
+PyObject *engine_when_idle(struct engine *engine, PyObject *args)
+{
+    double seconds;
+    PyObject *callback;
+    if (!PyArg_ParseTuple(args, "dO:when_idle", &seconds, &callback) || engine_check(engine) < 0)
+        return NULL;
+    engine->idle_after_ns = seconds < 9.0e9 ? (int64_t)(seconds * 1e9) : INT64_MAX / 2;
+    Py_XSETREF(engine->idle_call, Py_NewRef(callback));
+    progress_nudge(engine);
+    Py_RETURN_NONE;
+}
+
 /* Until somebody calls for progress. Calls that wait for themselves come and go meanwhile. */
 static void idle(struct engine *engine)
 {
     engine->progress_called = false;
     engine->progress_idle = true;
+    int64_t since = shoal_now_ns();
+    uint64_t submitted = engine->submitted;
     while (!engine->progress_called && !engine->progress_stop && !engine->dead) {
         struct home *home = engine->home;
         uint64_t uses = home->uses;
         engine->progress_timed |= home_cached_bytes(home) > 0;
         int64_t deadline = engine->progress_timed ? shoal_now_ns() + home->idle_ns : -1;
-        sleep_and_report(engine, SHOAL_AWAKE, deadline);
+        int64_t tell_at = engine->idle_call == NULL || engine->closed ? INT64_MAX : since + engine->idle_after_ns;
+        if (tell_at != INT64_MAX && (deadline < 0 || tell_at < deadline)) {
+            sleep_and_report(engine, SHOAL_AWAKE, tell_at);
+            if (shoal_now_ns() >= tell_at) {
+                bool idle = engine->submitted == submitted && engine_all_done(engine);
+                since = shoal_now_ns();
+                submitted = engine->submitted;
+                if (idle && engine->idle_call != NULL)
+                    tell_idle(engine);
+                continue;
+            }
+        } else {
+            sleep_and_report(engine, SHOAL_AWAKE, deadline);
+        }
         if (deadline >= 0 && shoal_now_ns() >= deadline) {
             if (home->uses != uses || !engine_all_done(engine))
                 continue;

@@ -68,6 +68,7 @@ static PyObject *submit(struct submitter *self, PyObject *const *args, Py_ssize_
     struct engine *engine = engine_now(self);
     if (engine == NULL)
         return NULL;
+    engine->engaged++; /* it is not found idle, and closed, under our hands */
     bool named = names != NULL && PyTuple_GET_SIZE(names) > 0;
     PyObject *arguments = tuple_of(args + 1, count - 1);
     PyObject *kwargs = named ? dict_of(names, args + count) : NULL;
@@ -81,6 +82,7 @@ static PyObject *submit(struct submitter *self, PyObject *const *args, Py_ssize_
     if (future != NULL && self->instead == NULL && engine_submit_item(engine, future, args[0], arguments, kwargs) < 0 &&
         deliver_failure(self, future) < 0)
         Py_CLEAR(future);
+    engine->engaged--;
     Py_XDECREF(arguments);
     Py_XDECREF(kwargs);
     Py_DECREF(engine);

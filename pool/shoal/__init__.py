@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from shoal._random_streams import rng
     from shoal._results import AsyncResult, IMapIterator, MapResult
     from shoal._retry import Attempt
+    from shoal._reusable import get_reusable_executor
     from shoal._shared import Shared
     from shoal._stats import LongTask, PoolStats, WorkerStats
     from shoal._trace import Trace
@@ -85,6 +86,7 @@ __all__ = [
     "empty",
     "explain",
     "explain_stream",
+    "get_reusable_executor",
     "in_worker",
     "list_registry_pickle_by_value",
     "load",
@@ -121,6 +123,7 @@ _LATER = {
     "WorkerLost": "shoal.errors",
     "WorkerStats": "shoal._stats",
     "current_worker": "shoal._current",
+    "get_reusable_executor": "shoal._reusable",
     "rng": "shoal._random_streams",
     "usable_cpus": "shoal._cpus",
 }

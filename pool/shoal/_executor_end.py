@@ -33,6 +33,11 @@ def finish(lifetime: Lifetime) -> None:
     collect_orphans()
 
 
+def leave(lifetime: Lifetime) -> None:
+    """Nobody has this one any more, and it ends by itself: the interpreter's exit waits for it."""
+    _orphans.add(lifetime)
+
+
 def collect_orphans() -> None:
     """Free what those left whose calls are done by now."""
     _orphans.difference_update([one for one in list(_orphans) if not one.retrying and one.engine.join(0)])

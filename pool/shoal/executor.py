@@ -326,8 +326,12 @@ class ProcessPoolExecutor(  # submit() is the first one's
                 self._finalizer = util.Finalize(self, finish, args=(lifetime,), exitpriority=15)
                 self._lifetime = lifetime
                 at_exit.executors.add(self)
+                self._started(lifetime)
             self._engine = self._lifetime.engine
             return self._engine
+
+    def _started(self, lifetime: Lifetime) -> None:
+        """Workers have been started, for the first time or again."""
 
     def _resize(self, workers: int) -> None:
         with self._lock:

@@ -23,3 +23,11 @@ def settle(pool, count):
         of_pool(pool).drain()
         time.sleep(0.01)
     return pids(pool)
+
+
+def let_go(executor):
+    """Wait until the executor has let its workers go."""
+    deadline = time.monotonic() + TIMEOUT
+    while executor._lifetime is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -80,6 +80,12 @@ def in_a_worker():
     return shoal.current_worker().id
 
 
+def reusable():
+    executor = shoal.get_reusable_executor(1)
+    executor.submit(int).result()
+    executor.shutdown()
+
+
 def arrays_freed(make):
     def work():
         array = make()
@@ -133,6 +139,7 @@ WORK = {
     "dumps": lambda: shoal.dumps([Plain(), lambda: 1]),
     "empty": arrays_freed(lambda: shoal.empty(10)),
     "explain": lambda: str(shoal.explain([Plain(), lambda: 1])),
+    "get_reusable_executor": reusable,
     "explain_stream": lambda: [str(part) for part in shoal.explain_stream(pickle.dumps([Plain()]))],
     "in_worker": shoal.in_worker,
     "list_registry_pickle_by_value": lambda: register_and_unregister(shoal),
