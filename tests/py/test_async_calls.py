@@ -15,6 +15,7 @@ import pytest
 
 import shoal
 from async_tasks import LOOPS, POOLS, inbox_of, run, until
+from leaking import leaks
 from limit_tasks import LONG, sound
 from tasks import TIMEOUT, FailsToLoad, add, fail_on_three, kill_self, square
 
@@ -495,3 +496,15 @@ def test_asyncio_is_imported_with_the_first_awaited_call_only():
     source = "import sys, shoal; shoal.Pool, shoal.ProcessPoolExecutor; print('asyncio' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_awaited_calls_leave_no_memory_behind(pool):
+    async def main():
+        future = pool.asubmit(square, 1)
+        await asyncio.gather(pool.asubmit(square, 2), pool.asubmit(fail_on_three, 3), return_exceptions=True)
+        future.cancel()
+
+    loop = asyncio.new_event_loop()
+    assert not leaks(lambda: loop.run_until_complete(main()))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
