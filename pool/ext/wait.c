@@ -9,8 +9,8 @@
  *
  * Before sleeping: spin for a while, if a worker runs on another CPU than we do, or else yield ours to it; then
  * announce on the bell, look again, block signals, look for signals, and sleep with the old mask in force only during
- * the sleep, so that a Ctrl-C between the look and the sleep is not lost. If other threads have it unblocked, the kernel
- * may give it to one of them, who wakes nobody: so no sleep is long.
+ * the sleep, so that a Ctrl-C between the look and the sleep is not lost. If other threads have it unblocked, the
+ * kernel may give it to one of them, who wakes nobody: so no sleep is long.
  */
 #include "engine.h"
 #include "inbox.h"

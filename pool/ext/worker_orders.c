@@ -19,8 +19,8 @@ bool worker_parent_gone(const struct worker_side *side)
 }
 
 /*
- * A lease of many pages: map them all at once, rather than by a fault each. Those that were leased to us a moment ago are
- * mapped, unless they were given back to the system since, which is done when nobody works.
+ * A lease of many pages: map them all at once, rather than by a fault each. Those that were leased to us a moment ago
+ * are mapped, unless they were given back to the system since, which is done when nobody works.
  */
 static void map_pages(struct engine *engine, uint64_t offset, uint64_t whole)
 {

@@ -203,8 +203,8 @@ static PyObject *rebuild_module(PyObject *self, PyObject *const *args, Py_ssize_
 }
 
 /*
- * _fill_module(module, attributes). Functions that came before the module, or are among its attributes, have put into its
- * namespace what they use: here all of it gets into the order of the source, in which it is sent on.
+ * _fill_module(module, attributes). Functions that came before the module, or are among its attributes, have put into
+ * its namespace what they use: here all of it gets into the order of the source, in which it is sent on.
  */
 static PyObject *rebuild_fill_module(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs)
 {

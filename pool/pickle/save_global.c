@@ -206,8 +206,8 @@ static int write_nested(struct shoal_encoder *e, struct reference *ref)
 #endif
 
 /*
- * Within what travels by value, names stand by themselves, without the memo: whether a name is the same object as an equal
- * string (the key of a table of functions, say) is another thing after a load, and depends on who imported what.
+ * Within what travels by value, names stand by themselves, without the memo: whether a name is the same object as an
+ * equal string (the key of a table of functions, say) is another thing after a load, and depends on who imported what.
  */
 static int save_name(struct shoal_encoder *e, PyObject *name)
 {
