@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from shoal._cpus import usable_cpus
     from shoal._current import CurrentWorker, current_worker
     from shoal._random_streams import rng
+    from shoal._report import Report
     from shoal._results import AsyncResult, IMapIterator, MapResult
     from shoal._retry import Attempt
     from shoal._reusable import get_reusable_executor
@@ -68,6 +69,7 @@ __all__ = [
     "PoolTerminated",
     "ProcessPoolExecutor",
     "RemoteError",
+    "Report",
     "ResultEncodingError",
     "Shared",
     "TaskStopped",
@@ -115,6 +117,7 @@ _LATER = {
     "PoolTerminated": "shoal.errors",
     "ProcessPoolExecutor": "shoal.executor",
     "RemoteError": "shoal.errors",
+    "Report": "shoal._report",
     "ResultEncodingError": "shoal.errors",
     "Shared": "shoal._shared",
     "TaskStopped": "shoal.errors",

@@ -31,12 +31,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _top.add_arguments(top)
+    report = commands.add_parser("report", help="a page about a trace that a pool has written")
+    report.add_argument("trace", metavar="TRACE", help="the file that pool.trace(...) wrote")
+    report.add_argument("page", metavar="PAGE", nargs="?", help="the page (TRACE.html)")
     chosen = parser.parse_args(arguments)
     if chosen.command == "explain":
         return _explain_command.run(chosen)
     if chosen.command == "top":
         return _top.run(chosen)
+    if chosen.command == "report":
+        return _report(chosen.trace, chosen.page or f"{chosen.trace.removesuffix('.json')}.html")
     print(as_json() if chosen.json else as_text())
+    return 0
+
+
+def _report(trace: str, page: str) -> int:
+    from shoal._report import write_of_trace
+
+    try:
+        write_of_trace(page, trace)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        print(f"python -m shoal report: {trace}: {error or type(error).__name__}", file=sys.stderr)
+        return 1
+    print(page)
     return 0
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shoal import _ext
+    from shoal._report import Report
     from shoal._stats import PoolStats
     from shoal._trace import Trace
 
@@ -42,6 +43,24 @@ class Seen:
         from shoal._trace import Trace
 
         return Trace(self._running_engine, path, limit)
+
+    def report(self, path: str | os.PathLike[str], *, limit: int = 1_000_000) -> Report:
+        """Record what this pool does, and write a page about it: one HTML file that needs nothing else.
+
+        It shows what each worker did and when, how long elements took, where the time went by function and worker, the
+        memory, errors and restarts, and the longest tasks. A context manager; or call `start()` and `stop()` of what is
+        returned. While it is recorded the pool cannot be traced. `python -m shoal report` makes a page of a trace.
+
+        Parameters
+        ----------
+        path : str or path
+            The page.
+        limit : int
+            How many records are kept: see `trace`.
+        """
+        from shoal._report import Report
+
+        return Report(self, path, limit)
 
     def _running_engine(self) -> _ext.Engine:
         engine = self._seen_engine()

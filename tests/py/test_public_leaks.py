@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import sys
+import tempfile
 import threading
 import types
 import warnings
@@ -107,6 +108,11 @@ def with_pool(use):
     return use
 
 
+def reported(pool):
+    with tempfile.TemporaryDirectory() as directory, pool.report(f"{directory}/page.html"):
+        pool.map(len, ["a", "bc"])
+
+
 WORK = {
     "ArgumentDecodingError": lambda: raised(lambda: shoal.ArgumentDecodingError("x")),
     "AsyncResult": with_pool(lambda pool: pool.apply_async(len, ("ab",)).get()),
@@ -124,6 +130,7 @@ WORK = {
     "PoolTerminated": lambda: raised(lambda: shoal.PoolTerminated("x")),
     "ProcessPoolExecutor": new_executor,
     "RemoteError": lambda: raised(lambda: shoal.RemoteError("T", "m", "t", "r")),
+    "Report": with_pool(reported),
     "ResultEncodingError": lambda: raised(lambda: shoal.ResultEncodingError("e", "v")),
     "TaskStopped": lambda: refused(lambda: raised(shoal.TaskStopped), shoal.TaskStopped),
     "TaskTimeout": lambda: raised(lambda: shoal.TaskTimeout(1.5, "where")),
