@@ -28,13 +28,23 @@
 
 #define TIMED_EVERY_NS 20000u
 #define UNTIMED_MAX 400u
+#define BETWEEN_TICKS 20000u
 #define CALIBRATE_FIRST_NS 1000000
 #define CALIBRATE_EVERY_NS 1000000000
 
 /* ---- the clock ---- */
 
-static void calibrate(struct meter *meter, uint64_t ticks, int64_t now)
+/* A look at both clocks that nothing came between, or at least one that little did. Returns the time. */
+static int64_t calibrate(struct meter *meter)
 {
+    uint64_t ticks, after;
+    int64_t now;
+    int tries = 0;
+    do {
+        ticks = shoal_ticks(true);
+        now = shoal_now_ns();
+        after = shoal_ticks(true);
+    } while (after - ticks > BETWEEN_TICKS && ++tries < 8);
     if (meter->first_ns == 0) {
         meter->first_ticks = ticks;
         meter->first_ns = now;
@@ -44,19 +54,18 @@ static void calibrate(struct meter *meter, uint64_t ticks, int64_t now)
                                   (double)(ticks - meter->first_ticks));
     meter->base_ticks = ticks;
     meter->base_ns = now;
+    return now;
 }
 
 static int64_t look(struct meter *meter)
 {
-    uint64_t ticks = meter->steady ? shoal_ticks(true) : 0;
-    uint64_t since = ticks - meter->base_ticks;
-    /* of a moment more than a few seconds ago, or that has been undone (another machine has resumed us) */
+    if (!meter->steady)
+        return shoal_now_ns();
+    uint64_t since = shoal_ticks(true) - meter->base_ticks;
+    /* not of a moment more than a few seconds ago, nor of one that has been undone (another machine has resumed us) */
     if (meter->scale > 0 && since < UINT64_C(1) << 32)
         return meter->base_ns + (int64_t)(since * meter->scale >> 32);
-    int64_t now = shoal_now_ns();
-    if (meter->steady)
-        calibrate(meter, ticks, now);
-    return now;
+    return calibrate(meter);
 }
 
 static void advance(struct meter *meter, int64_t now, enum meter_word phase)
@@ -281,8 +290,7 @@ int64_t meter_wait_begins(struct engine *engine)
     if (meter->off)
         return shoal_now_ns();
     if (meter->steady && meter->mark_ns - meter->base_ns > (meter->scale > 0 ? CALIBRATE_EVERY_NS : 0)) {
-        calibrate(meter, shoal_ticks(true), shoal_now_ns());
-        account(meter, meter->base_ns);
+        account(meter, calibrate(meter));
     }
     meter_publish(engine);
     return meter->mark_ns;

@@ -126,7 +126,7 @@ def test_chunks_and_their_elements_are_told(path):
         assert elements[event["args"]["task"]] == event["args"]["elements"]
     naps = [event for event in read.of("element") if event["name"].startswith("nap[")]
     assert {event["name"] for event in naps} == {f"nap[{index}]" for index in range(6)}
-    assert all(event["dur"] >= 2000 for event in naps)
+    assert all(event["dur"] >= 1000 for event in naps)
     assert len(read.named("square")) == 25
 
 
