@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import random
+import re
 import signal
 import struct
 import subprocess
@@ -356,10 +357,10 @@ def test_a_signal_leaves_the_terminal_as_it_was(terminal):
 
 def test_it_shows_pools_come_and_go(terminal):
     terminal.read_until(lambda said: "shoal top" in said)
-    own = f"{os.getpid()} "
+    own = re.compile(rf"^ *{os.getpid()}  ", re.MULTILINE)
     with shoal.Pool(2):
-        wait_until(lambda: own in terminal.next_screen())
-    wait_until(lambda: own not in terminal.next_screen())
+        wait_until(lambda: own.search(terminal.next_screen()))
+    wait_until(lambda: not own.search(terminal.next_screen()))
     terminal.type(b"q")
     assert terminal.end() == 0
 
