@@ -195,7 +195,7 @@ def sources(table):
 def test_streams_stay_the_same_when_they_are_sent_on(fresh_python, tmp_path, name):
     file = tmp_path / "cases"
     file.write_bytes(pickle.dumps(dict(sources(TABLES[name]))))
-    fresh_python(WALK, file)
+    fresh_python(WALK, file, timeout=110)
     for case, same in pickle.loads(file.read_bytes()):
         assert type(same) is list, f"{case}: {same}"
         if case not in BECOMES_ANOTHER:
