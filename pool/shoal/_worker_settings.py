@@ -11,6 +11,7 @@ pickled apart, and unpickled when an error can be told to the parent and `__main
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 import operator
 import os
@@ -30,7 +31,7 @@ from shoal._worker_cpus import CpuSets, cpu_sets, cpus_of_all, cpus_of_each
 from shoal.errors import Payload, Stage, encode_error
 
 ROOM_MIN = 32  # workers that every pool can be resized to
-WorkerFunction = Callable[[CurrentWorker], object]
+WorkerFunction = Callable[[CurrentWorker], object] | Callable[[], object]
 
 
 class WorkerOptions(TypedDict, total=False):
@@ -137,14 +138,14 @@ class WorkerSettings:
             self.functions.initializer(*self.functions.initargs)
         self.stage = "worker_init"
         if self.functions.worker_init is not None:
-            self.functions.worker_init(_here())
+            _call_with_worker(self.functions.worker_init)
 
     def tear_down(self) -> None:
         """After the last task of a worker that ends in order: what this raises is written to standard error."""
         if self.functions.worker_exit is None:
             return
         try:
-            self.functions.worker_exit(_here())
+            _call_with_worker(self.functions.worker_exit)
         except SystemExit:
             pass
         except BaseException:
@@ -161,6 +162,18 @@ def _here() -> CurrentWorker:
     worker = _current.current_worker()
     assert worker is not None
     return worker
+
+
+def _call_with_worker(function: Callable[..., object]) -> None:
+    """Call it without an argument if it can be called so, else with the worker."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        function(_here())
+    except ValueError:  # one of C that does not say what it takes
+        function()
+    else:
+        function()
 
 
 _numbers = itertools.count(1)
@@ -199,7 +212,7 @@ def worker_settings(
         raise TypeError(f"name must be a string, not {type(name).__name__}")
     for option in ("worker_init", "worker_exit"):
         if own.get(option) is not None and not callable(own[option]):
-            raise TypeError(f"{option} must be a callable that takes the worker")
+            raise TypeError(f"{option} must be a callable")
     resizable_to = own.get("resizable_to")
     if resizable_to is not None:
         resizable_to = operator.index(resizable_to)

@@ -121,6 +121,19 @@ def test_functions_run_at_the_beginning_and_the_end_of_each_worker(no_main, make
     assert sum("calls" in (tmp_path / name).read_text() for name in ended) == 1
 
 
+def test_worker_init_and_exit_are_called_with_nothing_if_they_want_nothing(make, tmp_path):
+    def begin(*more):
+        shoal.current_worker().state["given"] = more
+
+    def leave():
+        (tmp_path / str(shoal.current_worker().id)).touch()
+
+    with make(1, worker_init=begin, worker_exit=leave) as pool:
+        assert call(pool, lambda: shoal.current_worker().state["given"]) == ()
+        end(pool)
+    assert (tmp_path / "0").exists()
+
+
 def test_worker_init_comes_after_the_initializer_and_finds_the_state(make):
     def first():
         shoal.current_worker().state["order"] = ["initializer"]
