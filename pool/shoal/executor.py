@@ -75,10 +75,9 @@ class ProcessPoolExecutor(  # submit() is the first one's
         threads stay within the CPUs that may be used, unless OMP_NUM_THREADS is set.
     worker_init, worker_exit : callable, optional
         Called in each worker before its first task, after the initializer, and after its last one, whenever it ends in
-        order: at shutdown, or when the worker has had its
-        number of tasks. Both get the worker, which is what `shoal.current_worker`
-        returns, or nothing if they can be called without. If worker_init raises, the executor is broken; what
-        worker_exit raises is written to standard error.
+        order: at shutdown, or when the worker has had its number of tasks. Both get the worker, which is what
+        `shoal.current_worker` returns, or nothing if they can be called without. If worker_init raises, the executor
+        is broken; what worker_exit raises is written to standard error.
     forward : bool or collection of str, optional
         What workers log, warn of and print goes through this process: see the guide to logging.
     timeout, grace, retries, retry_if, backoff, abort_on_error, progress, cancel_running

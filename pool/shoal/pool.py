@@ -79,10 +79,9 @@ class Pool(Workers, AsyncCalls, Seen, multiprocessing.pool.Pool):
         threads stay within the CPUs that may be used, unless OMP_NUM_THREADS is set.
     worker_init, worker_exit : callable, optional
         Called in each worker before its first task, after the initializer, and after its last one, whenever it ends in
-        order: when the pool is closed, or the worker has had its
-        number of tasks. Both get the worker, which is what `shoal.current_worker`
-        returns, or nothing if they can be called without. If worker_init raises, the pool is broken; what
-        worker_exit raises is written to standard error.
+        order: when the pool is closed, or the worker has had its number of tasks. Both get the worker, which is what
+        `shoal.current_worker` returns, or nothing if they can be called without. If worker_init raises, the pool is
+        broken; what worker_exit raises is written to standard error.
     forward : bool or collection of str, optional
         What workers log, warn of and print goes through this process: see the guide to logging.
     timeout, grace, retries, retry_if, backoff, abort_on_error, progress
