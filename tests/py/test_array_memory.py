@@ -30,7 +30,7 @@ def region_bytes():
     """What the region of this process, an anonymous file, has of the machine's memory."""
     for fd in os.listdir("/proc/self/fd"):
         path = f"/proc/self/fd/{fd}"
-        if os.path.exists(path) and "memfd:shoal" in os.readlink(path):
+        if os.path.exists(path) and "memfd:shoal " in os.readlink(path):
             return os.stat(path).st_blocks * 512
     return 0
 
@@ -87,7 +87,7 @@ def test_an_idle_pool_gives_back_the_memory_that_messages_took(fresh_python):
         import numpy as np, shoal
         def region_mib():
             places = [f"/proc/self/fd/{fd}" for fd in range(3, 50)]
-            ours = [place for place in places if os.path.lexists(place) and "memfd:shoal" in os.readlink(place)]
+            ours = [place for place in places if os.path.lexists(place) and "memfd:shoal " in os.readlink(place)]
             return os.stat(ours[0]).st_blocks >> 11
         def goes_back():
             deadline = time.monotonic() + 30

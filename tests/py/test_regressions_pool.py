@@ -226,7 +226,7 @@ def test_arrays_that_a_child_of_the_user_saw_are_freed_when_it_is_gone(fresh_pyt
         def shared_bytes():  # of our memory file: what is in use of it anywhere
             for name in os.listdir("/proc/self/fd"):
                 path = f"/proc/self/fd/{name}"
-                if os.path.exists(path) and "memfd:shoal" in os.readlink(path):
+                if os.path.exists(path) and "memfd:shoal " in os.readlink(path):
                     return os.stat(path).st_blocks * 512
         with shoal.Pool(1) as pool:
             def go_round(times):
@@ -263,7 +263,7 @@ def writable_shared_memory():
     import re
 
     with open("/proc/self/maps") as maps:
-        found = [re.match(r"(\w+)-(\w+) rw-s .*/memfd:shoal", line) for line in maps]
+        found = [re.match(r"(\w+)-(\w+) rw-s .*/memfd:shoal ", line) for line in maps]
     return [(int(match[1], 16), int(match[2], 16)) for match in found if match]
 
 

@@ -137,7 +137,7 @@ class TestEachMethod:
         def writable_bytes():
             total = 0
             for line in pathlib.Path("/proc/self/maps").read_text().splitlines():
-                if "memfd:shoal" in line and line.split()[1].startswith("rw-s"):
+                if "memfd:shoal " in line and line.split()[1].startswith("rw-s"):
                     start, end = (int(number, 16) for number in line.split()[0].split("-"))
                     total += end - start
             return total
