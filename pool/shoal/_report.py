@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from shoal import _ext
-from shoal._report_data import SAMPLES_MAX, Memory, gather, read, thinned
+from shoal._report_data import SAMPLES_MAX, File, Memory, gather, read, thinned
 from shoal._report_page import page
 from shoal._report_words import size
 from shoal.info import gather as machine
@@ -40,7 +40,7 @@ class Report:
         self._path = Path(path)
         self._part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
         self._trace: Any = None
-        self._trace_path: Path | None = None
+        self._trace_path: str | None = None  # no Path: CPython 3.12 never forgets the parts of one
         self._memory: _MemoryWatch | None = None
 
     def start(self) -> Report:
@@ -54,7 +54,7 @@ class Report:
         try:
             descriptor, name = tempfile.mkstemp(prefix="shoal-", suffix=".json")
             os.close(descriptor)
-            self._trace_path = Path(name)
+            self._trace_path = name
             self._trace = self._owner.trace(name, limit=self._limit)
             self._trace.start()
         except BaseException:
@@ -94,7 +94,8 @@ class Report:
     def _clean(self) -> None:
         for path in (self._part, self._trace_path):
             if path is not None:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
 
 
 class _MemoryWatch:
@@ -118,7 +119,8 @@ class _MemoryWatch:
 
     def _run(self) -> None:
         with contextlib.suppress(OSError):  # so that a fork does not warn of it
-            Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(OUR_THREAD)
+            with open(f"/proc/self/task/{threading.get_native_id()}/comm", "w", encoding="ascii") as file:
+                file.write(OUR_THREAD)
         pause = LOOK_S
         while not self._ending.wait(pause):
             self._look()
@@ -146,12 +148,12 @@ def write_of_trace(path: str | os.PathLike[str], trace: str | os.PathLike[str], 
     where = Path(path)
     part = where.with_name(f".{where.name}.{os.getpid()}.part")
     try:
-        _write(where, part, Path(trace), title or Path(trace).name)
+        _write(where, part, trace, title or os.path.basename(trace))
     finally:
         part.unlink(missing_ok=True)
 
 
-def _write(path: Path, part: Path, trace: Path, title: str, samples: Sequence[Memory] = (), workers: int = 0) -> None:
+def _write(path: Path, part: Path, trace: File, title: str, samples: Sequence[Memory] = (), workers: int = 0) -> None:
     events, other = read(trace)
     recording = gather(events, {**other, "workers": max(workers, int(other.get("workers", 0)))})
     recording.title, recording.memory = title, list(samples)

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
+
+File = str | os.PathLike[str]
+_DECODER = json.JSONDecoder()
 
 DRAWN_MAX = 100_000
 LONGEST = 5
@@ -143,7 +146,7 @@ def start_of_bin(number: int) -> float:
     return float(10 ** (number / BINS_PER_DECADE))
 
 
-def read(path: Path) -> tuple[Iterator[dict[str, Any]], dict[str, Any]]:
+def read(path: File) -> tuple[Iterator[dict[str, Any]], dict[str, Any]]:
     """The events of a trace file and what it says besides.
 
     Line by line where each event has one: a trace of 100,000 tasks has a million events, which are not all wanted.
@@ -152,26 +155,31 @@ def read(path: Path) -> tuple[Iterator[dict[str, Any]], dict[str, Any]]:
         head = [file.readline(1 << 16) for _ in range(4)]
     if len([line for line in head if _event(line) is not None]) >= 2:
         return _lines(path), _other("".join(head), _tail(path), path)
-    whole = json.loads(path.read_text(encoding="utf-8"))
+    whole = json.loads(_text(path))
     return iter(whole["traceEvents"]), whole.get("otherData", {})
 
 
-def _tail(path: Path) -> str:
+def _text(path: File) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def _tail(path: File) -> str:
     with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - 8192))
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
         return file.read().decode("utf-8", "replace")
 
 
-def _other(head: str, tail: str, path: Path) -> dict[str, Any]:
+def _other(head: str, tail: str, path: File) -> dict[str, Any]:
     for text in (tail, head):
         at = text.rfind('"otherData":')
         if at >= 0:
             try:
-                found = json.JSONDecoder().raw_decode(text[at + len('"otherData":') :].lstrip())[0]
+                found = _DECODER.raw_decode(text[at + len('"otherData":') :].lstrip())[0]
             except ValueError:
                 break
             return found if isinstance(found, dict) else {}
-    whole = json.loads(path.read_text(encoding="utf-8"))
+    whole = json.loads(_text(path))
     return dict(whole.get("otherData", {}))
 
 
@@ -184,7 +192,7 @@ def _event(line: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and "ph" in found else None
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _lines(path: File) -> Iterator[dict[str, Any]]:
     with open(path, encoding="utf-8") as file:
         for line in file:
             if '"task"' in line or '"element"' in line:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -94,6 +95,7 @@ def _size(size_bytes: int) -> str:
     return f"{size_bytes / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB', 'PiB')[power - 1]}"
 
 
+@functools.cache  # the search costs a millisecond, and CPython 3.12 keeps some of its memory
 def _version_of(package: str) -> str | None:
     try:
         return metadata.version(package)
