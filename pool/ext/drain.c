@@ -380,6 +380,8 @@ int engine_drain_aside(struct engine *engine)
         if (shoal_ring_used(engine->workers[i].results) > 0)
             taken += engine_drain_worker(engine, i);
     }
+    if (taken > 0 && engine->tracing)
+        trace_drain(engine, false); /* before there are new tasks: what all slots hold fits in half of a ring */
     if (taken > 0 || engine->leases_wanted)
         engine_grant_leases(engine);
     if (taken > 0 && engine->backlog != NULL)

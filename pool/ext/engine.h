@@ -376,7 +376,7 @@ void meters_forking(struct engine *engine, unsigned index);
 /* So many items have ended, of this worker. */
 void meters_count(struct engine *engine, struct worker *worker, bool failed, uint64_t items);
 void meters_submitted(struct engine *engine);
-void meters_drained(struct engine *engine); /* results have come; also for the trace, if one runs */
+void meters_drained(struct engine *engine); /* results have come */
 void meters_keep(struct engine *engine); /* the pool ends: the last values */
 PyObject *engine_meters(struct engine *engine, PyObject *unused);
 

@@ -57,15 +57,18 @@ static int64_t calibrate(struct meter *meter)
     return now;
 }
 
-static int64_t look(struct meter *meter)
+static int64_t time_of(struct meter *meter, uint64_t ticks)
 {
-    if (!meter->steady)
-        return shoal_now_ns();
-    uint64_t since = shoal_ticks(true) - meter->base_ticks;
+    uint64_t since = ticks - meter->base_ticks;
     /* not of a moment more than a few seconds ago, nor of one that has been undone (another machine has resumed us) */
     if (meter->scale > 0 && since < UINT64_C(1) << 32)
         return meter->base_ns + (int64_t)(since * meter->scale >> 32);
     return calibrate(meter);
+}
+
+static int64_t look(struct meter *meter)
+{
+    return meter->steady ? time_of(meter, shoal_ticks(true)) : shoal_now_ns();
 }
 
 static void advance(struct meter *meter, int64_t now, enum meter_word phase)
@@ -94,7 +97,7 @@ static void copy_text(char *place, size_t room, const char *text)
     memcpy(place, text, bytes);
 }
 
-static void name_text(const struct meter *meter, char *place, size_t room)
+void meter_name_text(const struct meter *meter, char *place, size_t room)
 {
     const char *text = meter->c_name;
     if (meter->name != NULL)
@@ -132,7 +135,7 @@ static void note_long(struct meter *meter, uint64_t run_ns, uint64_t begin_ns)
     memmove(meter->longest + at + 1, meter->longest + at, (METER_LONG_TASKS - 1 - at) * sizeof *meter->longest);
     meter->longest[at].run_ns = run_ns;
     meter->longest[at].begin_ns = begin_ns;
-    name_text(meter, meter->longest[at].name, METER_NAME_BYTES);
+    meter_name_text(meter, meter->longest[at].name, METER_NAME_BYTES);
     meter->longest_changed = true;
 }
 
@@ -198,22 +201,16 @@ void meter_lap(struct engine *engine, enum meter_word phase)
     advance(meter, look(meter), phase);
 }
 
-static void name_inner(struct meter *meter, PyObject *function)
+void meter_name_inner(struct meter *meter, PyObject *function)
 {
     PyObject *inner = NULL;
-    if (strcmp(Py_TYPE(function)->tp_name, "functools.partial") == 0) {
+    if (!PyFunction_Check(function) && strcmp(Py_TYPE(function)->tp_name, "functools.partial") == 0) {
         inner = PyObject_GetAttrString(function, "func");
         if (inner == NULL)
             PyErr_Clear();
     }
     meter_name(meter, inner != NULL ? inner : function);
     Py_XDECREF(inner);
-}
-
-void meter_name_text(struct meter *meter, PyObject *function, char *place, size_t room)
-{
-    name_inner(meter, function);
-    name_text(meter, place, room);
 }
 
 void meter_batch_opened(struct engine *engine, PyObject *function)
@@ -226,7 +223,7 @@ void meter_batch_opened(struct engine *engine, PyObject *function)
         meter->lap[METER_UNPICKLE] /= items > 0 ? items : 1;
     }
     if (function != NULL && (items > 1 || !meter->timing))
-        name_inner(meter, function);
+        meter_name_inner(meter, function);
 }
 
 void meter_ran(struct engine *engine, PyObject *function)
@@ -238,7 +235,7 @@ void meter_ran(struct engine *engine, PyObject *function)
         return;
     PyObject *type, *value, *traceback; /* what the function raised */
     PyErr_Fetch(&type, &value, &traceback);
-    name_inner(meter, function);
+    meter_name_inner(meter, function);
     note_long(meter, meter->lap[METER_RUN], begin);
     PyErr_Restore(type, value, traceback);
 }
@@ -279,7 +276,8 @@ void meter_task_ended(struct engine *engine)
 {
     struct meter *meter = &engine->side->meter;
     if (meter->items > 0 && !meter->off)
-        account(meter, look(meter));
+        account(meter, meter->handed_in != 0 ? time_of(meter, meter->handed_in) : look(meter));
+    meter->handed_in = 0;
 }
 
 /* ---- between tasks ---- */

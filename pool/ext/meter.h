@@ -87,6 +87,7 @@ struct meter {
     uint64_t item_ns;                 /* their sum */
     uint64_t untimed_ns, untimed_items; /* to be split by the averages */
     uint64_t random;
+    uint64_t handed_in; /* ticks: a trace has just looked; 0: it has not */
     struct meter_long_task longest[METER_LONG_TASKS]; /* longest first */
 };
 
@@ -114,8 +115,10 @@ void meter_batch_opened(struct engine *engine, PyObject *function);
 
 /* This function runs now; its name is wanted if it turns out to take long. */
 void meter_name(struct meter *meter, PyObject *function);
-/* The same, and its name as text, NUL-padded. */
-void meter_name_text(struct meter *meter, PyObject *function, char *place, size_t room);
+/* The same; of a partial, what it calls. */
+void meter_name_inner(struct meter *meter, PyObject *function);
+/* That name as text, NUL-padded. */
+void meter_name_text(const struct meter *meter, char *place, size_t room);
 
 /* An item begins. */
 static inline void meter_item(struct engine *engine, struct meter *meter)

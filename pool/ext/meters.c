@@ -64,8 +64,6 @@ void meters_submitted(struct engine *engine)
 
 void meters_drained(struct engine *engine)
 {
-    if (engine->tracing)
-        trace_drain(engine, false);
     struct shoal_arena_stats stats;
     shoal_arena_get_stats(engine->home->arena, &stats);
     uint64_t words[] = {engine->worker_count, engine->submitted,

@@ -6,18 +6,20 @@
  * recorded is to be lost, memory is to stay bounded, and tasks are not to be held up.
  *
  * The protocol: the parent notes for each task when it was submitted, published and finished (struct life). Workers
- * write records into rings in a block of the arena, one ring each, which the parent reads when it drains and when they
+ * write records into rings in a block of the arena, one ring each, which the parent reads when it drains and they
  * are half full, when a worker is buried, and at the end. Both belong to each other by slot and generation. Times are
  * ticks (shoal_ticks), the same for all; two looks at the clock, at the beginning and the end, say what they are worth.
  *
- * Guarantees: what a worker had committed is in the trace, however it ended. `limit` bounds what is kept; what is
+ * Guarantees: what a worker had noted is in the trace, however it ended. `limit` bounds what is kept; what is
  * beyond is dropped and counted. What workers write is checked; it can spoil the trace and nothing else.
- * Costs: nothing when no trace runs, but a branch; else three ticks for each task here, four in the worker.
+ * Costs: nothing when no trace runs, but a branch; else three ticks and 112 bytes for each task here. Memory for the
+ * first thirty thousand tasks, and the rings, are touched at the beginning, and stay for the next trace.
  * The block stays with the pool: a worker that is in the middle of a task may still write to its ring.
  */
 #include "trace.h"
 
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "engine.h"
@@ -25,30 +27,32 @@
 
 struct life { /* shoal._trace knows this layout */
     uint64_t submitted, written, read; /* ticks; read 0: it has not ended */
-    uint64_t bytes;
+    uint64_t bytes : 56, outcome : 8;
     uint64_t sent_by, read_by; /* threads */
     uint32_t slot, generation, first, count;
-    uint32_t outcome, reserved;
 };
-_Static_assert(sizeof(struct life) == 72, "shoal._trace reads it");
+_Static_assert(sizeof(struct life) == 64, "a line of the cache; shoal._trace reads it");
 
-struct seen { /* a worker's record, and whose; shoal._trace knows this layout */
-    uint32_t worker, pid;
-    struct trace_record record;
+#define CHUNK_BYTES (UINT64_C(1) << 21) /* a huge page */
+
+struct list {
+    uint8_t **chunks; /* of CHUNK_BYTES each; the first may be smaller */
+    size_t chunk_count, count;
+    size_t first_bytes;
 };
 
 struct trace {
     bool steady;
     uint32_t epoch;
     unsigned rings;
+    uint32_t told, told_pid; /* whose record was kept last; pid 0: nobody's */
     uint64_t block;
     struct shoal_ring **ring;
-    struct life *lives;
-    struct seen *seen;
-    size_t life_count, life_capacity, seen_count, seen_capacity, limit;
+    struct list lives, seen; /* struct life; union trace_record */
+    size_t limit;
     uint64_t dropped_lives, dropped_seen;
     uint64_t ticks[2];
-    int64_t ns[2];
+    int64_t ns[2]; /* 0: there is nothing to be fetched */
     int64_t wall_ns;
 };
 
@@ -59,36 +63,92 @@ uint64_t trace_ticks(const struct engine *engine)
 
 /* ---- what is kept ---- */
 
-/* One more of `size` bytes, or NULL: the limit is reached, or there is no memory. */
-static void *append(struct trace *trace, void **list, size_t size, size_t *count, size_t *capacity)
+/* Memory in large pieces that stay where they are: a page that is touched for the first time costs as much as three
+ * tiny tasks, a huge one as much as a hundred, but it lasts for thirty thousand. */
+static bool more_chunks(struct list *list, size_t bytes)
 {
-    if (trace->life_count + trace->seen_count >= trace->limit)
-        return NULL;
-    if (*count == *capacity) {
-        size_t more = *capacity ? 2 * *capacity : 1024;
-        void *moved = PyMem_RawRealloc(*list, more * size);
-        if (moved == NULL)
-            return NULL;
-        *list = moved;
-        *capacity = more;
-    }
-    return (uint8_t *)*list + size * (*count)++;
+    uint8_t **moved = PyMem_RawRealloc(list->chunks, (list->chunk_count + 1) * sizeof *moved);
+    if (moved == NULL)
+        return false;
+    list->chunks = moved;
+    void *chunk = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (chunk == MAP_FAILED)
+        return false;
+    if (bytes == CHUNK_BYTES)
+        madvise(chunk, bytes, MADV_HUGEPAGE);
+#ifdef MADV_POPULATE_WRITE
+    if (list->chunk_count == 0) /* a trace begins: not while tasks wait */
+        madvise(chunk, bytes, MADV_POPULATE_WRITE);
+#endif
+    list->chunks[list->chunk_count++] = chunk;
+    return true;
 }
 
-static void keep(struct trace *trace, uint32_t worker, uint32_t pid, const struct trace_record *record)
+/* Keeps the first `left` chunks. */
+static void drop_chunks(struct list *list, size_t left)
 {
-    struct seen *seen = append(trace, (void **)&trace->seen, sizeof *seen, &trace->seen_count, &trace->seen_capacity);
+    list->count = 0;
+    while (list->chunk_count > left) {
+        list->chunk_count--;
+        munmap(list->chunks[list->chunk_count], list->chunk_count == 0 ? list->first_bytes : CHUNK_BYTES);
+    }
+    if (left == 0) {
+        PyMem_RawFree(list->chunks);
+        list->chunks = NULL;
+    }
+}
+
+/* For as many as `limit` allows. */
+static bool list_begin(struct list *list, size_t size, size_t limit)
+{
+    size_t bytes = CHUNK_BYTES;
+    if (limit < CHUNK_BYTES / size)
+        bytes = (limit * size + 4095) / 4096 * 4096;
+    drop_chunks(list, list->chunk_count > 0 && list->first_bytes == bytes);
+    list->first_bytes = bytes;
+    return list->chunk_count > 0 || bytes == 0 || more_chunks(list, bytes);
+}
+
+static inline void *item_at(const struct list *list, size_t index, size_t size)
+{
+    const size_t most = CHUNK_BYTES / size;
+    return list->chunks[index / most] + index % most * size;
+}
+
+/* One more of `size` bytes, or NULL: the limit is reached, or there is no memory. */
+static inline void *append(struct trace *trace, struct list *list, size_t size)
+{
+    if (trace->lives.count + trace->seen.count >= trace->limit)
+        return NULL;
+    if (list->count / (CHUNK_BYTES / size) >= list->chunk_count && !more_chunks(list, CHUNK_BYTES))
+        return NULL;
+    return item_at(list, list->count++, size);
+}
+
+static void keep(struct trace *trace, const union trace_record *record)
+{
+    union trace_record *seen = append(trace, &trace->seen, sizeof *seen);
     if (seen == NULL)
         trace->dropped_seen++;
     else
-        *seen = (struct seen){.worker = worker, .pid = pid, .record = *record};
+        *seen = *record;
+}
+
+static PyObject *bytes_of(const struct list *list, size_t size)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(list->count * size));
+    size_t most = CHUNK_BYTES / size;
+    for (size_t i = 0; bytes != NULL && i < list->count; i += most) {
+        size_t count = list->count - i < most ? list->count - i : most;
+        memcpy(PyBytes_AS_STRING(bytes) + i * size, list->chunks[i / most], count * size);
+    }
+    return bytes;
 }
 
 void trace_published(struct engine *engine, struct entry *entry, uint32_t slot, uint64_t submitted, uint64_t written)
 {
     struct trace *trace = engine->trace;
-    struct life *life = trace->life_count == UINT32_MAX ? NULL
-        : append(trace, (void **)&trace->lives, sizeof *life, &trace->life_count, &trace->life_capacity);
+    struct life *life = trace->lives.count < UINT32_MAX ? append(trace, &trace->lives, sizeof *life) : NULL;
     if (life == NULL) {
         trace->dropped_lives++;
         return;
@@ -103,24 +163,25 @@ void trace_published(struct engine *engine, struct entry *entry, uint32_t slot, 
         .first = entry->task.first_item,
         .count = entry->task.item_count,
     };
-    entry->life = (uint32_t)trace->life_count;
+    entry->life = (uint32_t)trace->lives.count;
     entry->traced = trace->epoch;
 }
 
 static struct life *life_of(struct engine *engine, const struct entry *entry)
 {
     struct trace *trace = engine->trace;
-    bool ours = engine->tracing && entry->life > 0 && entry->life <= trace->life_count && entry->traced == trace->epoch;
-    return ours ? &trace->lives[entry->life - 1] : NULL;
+    bool ours = engine->tracing && entry->traced == trace->epoch && entry->life > 0 &&
+                entry->life <= trace->lives.count;
+    return ours ? item_at(&trace->lives, entry->life - 1, sizeof(struct life)) : NULL;
 }
 
 void trace_requeued(struct engine *engine, const struct entry *entry, uint32_t slot)
 {
     if (life_of(engine, entry) == NULL)
         return;
-    struct trace_record record = {.kind = TRACE_REQUEUED, .slot = slot, .generation = entry->generation,
-                                  .first = entry->life - 1, .begin = trace_ticks(engine)};
-    keep(engine->trace, UINT32_MAX, 0, &record);
+    union trace_record record = {.kind = TRACE_REQUEUED, .slot = slot, .generation = entry->generation,
+                                 .unpickle = entry->life - 1};
+    keep(engine->trace, &record);
 }
 
 void trace_finished(struct engine *engine, const struct entry *entry)
@@ -135,29 +196,96 @@ void trace_finished(struct engine *engine, const struct entry *entry)
 
 /* ---- what workers have recorded ---- */
 
-static void drain_ring(struct engine *engine, unsigned index)
+/* A worker's: what is not one is no record. */
+static void keep_many(struct trace *trace, const void *records, size_t count)
+{
+    const size_t most = CHUNK_BYTES / sizeof(union trace_record);
+    for (size_t done = 0; done < count;) {
+        union trace_record *first = append(trace, &trace->seen, sizeof *first);
+        if (first == NULL) {
+            trace->dropped_seen += count - done;
+            return;
+        }
+        size_t more = most - 1 - (trace->seen.count - 1) % most, left = count - done - 1;
+        size_t room = trace->limit - trace->lives.count - trace->seen.count;
+        more = more < left ? more : left;
+        more = more < room ? more : room;
+        memcpy(first, (const union trace_record *)records + done, (1 + more) * sizeof *first);
+        for (size_t i = 0; i <= more; i++) {
+            if (first[i].kind > TRACE_NAME)
+                first[i].kind = 0;
+        }
+        trace->seen.count += more;
+        done += 1 + more;
+    }
+}
+
+/* What is written of a pack: whole records, and maybe one of a task that has only begun. */
+static void take_pack(struct engine *engine, unsigned index, const uint8_t *bytes, uint64_t size)
 {
     struct trace *trace = engine->trace;
-    struct shoal_ring *ring = trace->ring[index];
+    uint32_t epoch;
+    if (size < TRACE_PACK_HEAD || size > sizeof(struct trace_pack))
+        return;
+    memcpy(&epoch, bytes, sizeof epoch);
+    if (epoch != trace->epoch)
+        return; /* of an earlier trace, written late */
+    uint32_t pid = (uint32_t)engine->workers[index].peer.pid;
+    if (trace->told != index || trace->told_pid != pid) {
+        union trace_record *told = append(trace, &trace->seen, sizeof *told);
+        if (told != NULL) {
+            *told = (union trace_record){.kind = TRACE_WORKER, .slot = index, .generation = pid};
+            trace->told = index;
+            trace->told_pid = pid;
+        }
+    }
+    bytes += TRACE_PACK_HEAD;
+    size -= TRACE_PACK_HEAD;
+    size_t count = size / sizeof(union trace_record), rest = size % sizeof(union trace_record);
+    keep_many(trace, bytes, count);
+    if (rest > 0) {
+        union trace_record begun = {.kind = 0};
+        memcpy(&begun, bytes + count * sizeof begun, rest);
+        begun.ending = TRACE_OPEN;
+        keep_many(trace, &begun, 1);
+    }
+}
+
+static void drain_ring(struct engine *engine, unsigned index)
+{
+    struct shoal_ring *ring = engine->trace->ring[index];
     const void *bytes;
     uint64_t size;
     while (ring != NULL && shoal_ring_peek(ring, &bytes, &size) == 0) { /* damaged: there is nothing to be read */
-        struct trace_record record;
-        if (size == sizeof record) {
-            memcpy(&record, bytes, sizeof record);
-            bool whole = record.kind >= TRACE_BEGIN && record.kind <= TRACE_END;
-            if (whole && record.epoch == trace->epoch) /* else of an earlier trace, written late */
-                keep(trace, index, (uint32_t)engine->workers[index].peer.pid, &record);
-        }
+        take_pack(engine, index, bytes, size);
         shoal_ring_pop(ring);
     }
+}
+
+/* Also what is noted of the pack at hand. Its writer may live, and commit it just now: then it is read as committed. */
+static void drain_noted(struct engine *engine, unsigned index)
+{
+    struct shoal_ring *ring = engine->trace->ring[index];
+    const void *bytes, *next;
+    uint64_t size, next_size;
+    int error;
+    do {
+        drain_ring(engine, index);
+        error = shoal_ring_salvage(ring, &bytes, &size);
+    } while (shoal_ring_peek(ring, &next, &next_size) == 0);
+    if (error == 0)
+        take_pack(engine, index, bytes, size);
 }
 
 void trace_drain(struct engine *engine, bool all)
 {
     struct trace *trace = engine->trace;
     for (unsigned i = 0; i < trace->rings && trace->ring != NULL; i++) {
-        if (trace->ring[i] != NULL && (all || shoal_ring_used(trace->ring[i]) > TRACE_RING_BYTES / 2))
+        if (trace->ring[i] == NULL)
+            continue;
+        if (all)
+            drain_noted(engine, i);
+        else if (shoal_ring_used(trace->ring[i]) > TRACE_RING_BYTES / 2)
             drain_ring(engine, i);
     }
 }
@@ -167,7 +295,7 @@ void trace_bury(struct engine *engine, unsigned index)
     struct trace *trace = engine->trace;
     if (trace == NULL || trace->ring == NULL || index >= trace->rings || trace->ring[index] == NULL)
         return;
-    drain_ring(engine, index);
+    drain_noted(engine, index);
     shoal_ring_reset(trace->ring[index]);
 }
 
@@ -200,6 +328,10 @@ static int make_rings(struct engine *engine, struct trace *trace)
         if (error >= 0)
             error = shoal_ring_attach(region, trace->block + i * footprint, &trace->ring[i]);
     }
+#ifdef MADV_POPULATE_WRITE
+    for (unsigned i = 0; i < engine->worker_count && error >= 0; i++)
+        madvise(shoal_region_at(region, trace->block + i * footprint, footprint), footprint, MADV_POPULATE_WRITE);
+#endif
     return error < 0 ? raise_error(error, "cannot map the rings of the trace") : 0;
 }
 
@@ -215,7 +347,7 @@ PyObject *engine_trace_start(struct engine *engine, PyObject *limit)
     size_t most = PyLong_AsSize_t(limit);
     if ((most == (size_t)-1 && PyErr_Occurred()) || engine_check(engine) < 0)
         return NULL;
-    if (engine->tracing || (engine->trace != NULL && engine->trace->lives != NULL)) {
+    if (engine->trace != NULL && engine->trace->ns[0] != 0) {
         PyErr_SetString(PyExc_RuntimeError, "a trace of this pool is running: one at a time");
         return NULL;
     }
@@ -232,10 +364,13 @@ PyObject *engine_trace_start(struct engine *engine, PyObject *limit)
         }
     }
     trace_drain(engine, true); /* what was written late, of an earlier one */
+    if (!list_begin(&trace->lives, sizeof(struct life), most) ||
+        !list_begin(&trace->seen, sizeof(union trace_record), most))
+        return PyErr_NoMemory();
+    trace->told_pid = 0;
     trace->steady = engine->state->ticks_steady > 0;
     trace->epoch = trace->epoch % 0xffffe + 1;
     trace->limit = most;
-    trace->life_count = trace->seen_count = 0;
     trace->dropped_lives = trace->dropped_seen = 0;
     for (unsigned i = 0; i < trace->rings; i++)
         trace->dropped_seen -= dropped_by(engine, i); /* of earlier ones: what is added at the end is more */
@@ -286,21 +421,13 @@ void trace_forget(struct engine *engine)
     trace_close(engine);
 }
 
-static void drop_lists(struct trace *trace)
-{
-    PyMem_RawFree(trace->lives);
-    PyMem_RawFree(trace->seen);
-    trace->lives = NULL;
-    trace->seen = NULL;
-    trace->life_count = trace->life_capacity = trace->seen_count = trace->seen_capacity = 0;
-}
-
 void trace_free(struct engine *engine)
 {
     if (engine->trace == NULL)
         return;
     trace_close(engine);
-    drop_lists(engine->trace);
+    drop_chunks(&engine->trace->lives, 0);
+    drop_chunks(&engine->trace->seen, 0);
     PyMem_RawFree(engine->trace);
     engine->trace = NULL;
 }
@@ -317,14 +444,18 @@ PyObject *engine_trace_stop(struct engine *engine, PyObject *Py_UNUSED(ignored))
     if (!engine->dead)
         engine_drain_aside(engine);
     stop(engine);
-    Py_ssize_t life_bytes = (Py_ssize_t)(trace->life_count * sizeof(struct life));
-    Py_ssize_t seen_bytes = (Py_ssize_t)(trace->seen_count * sizeof(struct seen));
-    PyObject *result = Py_BuildValue("{sy#sy#s(KKLL)sLsKsK}", "lives", (const char *)trace->lives, life_bytes, "seen",
-                                     (const char *)trace->seen, seen_bytes, "clock", trace->ticks[0], trace->ticks[1],
-                                     (long long)trace->ns[0], (long long)trace->ns[1], "wall_ns",
-                                     (long long)trace->wall_ns, "dropped_lives", trace->dropped_lives, "dropped_seen",
-                                     trace->dropped_seen);
-    drop_lists(trace);
+    PyObject *lives = bytes_of(&trace->lives, sizeof(struct life));
+    PyObject *seen = bytes_of(&trace->seen, sizeof(union trace_record));
+    PyObject *result = NULL;
+    if (lives != NULL && seen != NULL)
+        result = Py_BuildValue("{sOsOs(KKLL)sLsKsK}", "lives", lives, "seen", seen, "clock", trace->ticks[0],
+                               trace->ticks[1], (long long)trace->ns[0], (long long)trace->ns[1], "wall_ns",
+                               (long long)trace->wall_ns, "dropped_lives", trace->dropped_lives, "dropped_seen",
+                               trace->dropped_seen);
+    Py_XDECREF(lives);
+    Py_XDECREF(seen);
+    drop_chunks(&trace->lives, 1); /* the next trace has the first ones */
+    drop_chunks(&trace->seen, 1);
     trace->ns[0] = 0;
     return result;
 }

@@ -6,23 +6,59 @@
 
 #include "module.h"
 
-#define TRACE_RING_BYTES (UINT64_C(1) << 19) /* of each worker; the parent empties it at the latest when half full */
+#define TRACE_RING_BYTES (UINT64_C(1) << 18) /* of each worker; the parent empties it when it is half full */
 #define TRACE_NAME_BYTES 40u
 
-enum trace_kind { TRACE_BEGIN = 1, TRACE_ELEMENTS, TRACE_END, TRACE_REQUEUED };
-
-/* In a worker's ring of the trace. shoal._trace knows this layout. */
-struct trace_record {
-    uint32_t kind;
-    uint32_t epoch; /* of the trace */
-    uint32_t slot, generation;
-    uint64_t begin; /* ticks. BEGIN: claimed; ELEMENTS: begin; END: user code ended */
-    uint64_t end;   /* BEGIN: user code began; ELEMENTS: end; END: about to be handed in */
-    uint64_t bytes_in, bytes_out; /* END: of the task, arrays included */
-    uint32_t first, count; /* of the elements. REQUEUED: first is the life */
-    char name[TRACE_NAME_BYTES]; /* BEGIN */
+enum trace_kind {
+    TRACE_TASK = 1, /* its user code begins; most often it becomes the whole story of the task */
+    TRACE_STARTED,  /* before a TASK: when user code began, if that is too far from the claim for a number of 32 bits */
+    TRACE_ELEMENTS,
+    TRACE_END, /* of a TASK whose record is out of reach, or has no room for the numbers */
+    TRACE_NAME,
+    TRACE_WORKER,   /* by the parent: whose the next records are */
+    TRACE_REQUEUED, /* by the parent */
 };
-_Static_assert(sizeof(struct trace_record) == 96, "shoal._trace reads it");
+
+enum trace_ending { TRACE_OPEN, TRACE_RETURNED, TRACE_FAILED };
+
+/* What is recorded, in the order of what happened. Times are ticks. shoal._trace knows this layout. */
+union trace_record {
+    struct {
+        uint8_t kind;
+        uint8_t ending; /* TASK, END: enum trace_ending */
+        uint16_t name;  /* NAME: what number it has from now on; TASK: that number */
+        uint32_t slot, generation; /* WORKER: index, pid */
+        uint32_t unpickle;         /* TASK: from the claim; UINT32_MAX: see STARTED. REQUEUED: the life */
+        union {
+            struct {
+                uint64_t claimed;
+                uint32_t first, count; /* of the elements. Up to here it is told when user code begins */
+                uint32_t run, pickle;  /* until user code ended, and from there until it was about to be handed in */
+                uint32_t bytes_in, bytes_out; /* of the task, arrays included */
+            } task;
+            struct {
+                uint64_t ended, handed_in, bytes_in, bytes_out;
+            } end;
+            struct {
+                uint64_t begin, end; /* STARTED: begin */
+                uint32_t first, count;
+            } elements;
+        };
+    };
+    struct {
+        uint64_t head;
+        char text[TRACE_NAME_BYTES]; /* NAME */
+    };
+};
+_Static_assert(sizeof(union trace_record) == 48, "shoal._trace reads it");
+
+/* In a worker's ring: records are told many at a time. Each counts from the moment it is noted (shoal_ring_note). */
+struct trace_pack {
+    uint32_t epoch, reserved; /* of the trace */
+    union trace_record record[84];
+};
+#define TRACE_PACK_HEAD 8u
+#define TRACE_OPEN_BYTES 32u /* of a TASK that has begun */
 
 /* What workers are told in the queue's notice: 0, or where their rings lie. */
 static inline uint64_t trace_notice(uint64_t offset, unsigned rings, uint32_t epoch)
@@ -53,11 +89,23 @@ enum trace_outcome { TRACE_DONE, TRACE_RAISED, TRACE_LOST, TRACE_TAKEN_BACK };
 
 /* ---- in a worker ---- */
 
+struct trace_known { /* a name that was told */
+    PyObject *name;  /* strong: str; or NULL */
+    const char *c_name;
+    uint32_t number; /* 0: none */
+    char text[TRACE_NAME_BYTES];
+};
+
 struct worker_trace {
     bool on, steady;
     uint64_t notice;
     struct shoal_ring *ring;
-    uint64_t claimed, ended, from;
+    struct trace_pack *pack;   /* in the ring and not committed; or NULL */
+    uint32_t packed;           /* records in it */
+    union trace_record *open; /* the last one in the pack: the task at hand; or NULL */
+    struct trace_known known[8];
+    uint32_t names;
+    uint64_t claimed, started, ended, from;
     uint64_t bytes_in, bytes_out; /* of the meter, at the claim */
     uint32_t elements, stride; /* since `from`; so many make a record, while they are short */
     uint64_t dropped;

@@ -28,10 +28,10 @@ static bool orders_there(void *arg)
 static void call_begins(struct engine *engine, PyObject *function)
 {
     struct worker_side *side = engine->side;
-    if (!side->meter.timing)
-        meter_name(&side->meter, function);
     if (side->trace.on)
         trace_started(engine, function);
+    else if (!side->meter.timing)
+        meter_name(&side->meter, function);
 }
 
 static void call_ended(struct engine *engine, PyObject *function)

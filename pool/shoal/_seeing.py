@@ -38,7 +38,7 @@ class Seen:
         path : str or path
             The file, of Chrome trace events in JSON.
         limit : int
-            How many records are kept, three for a task or more; what is beyond is dropped, and the file says how many.
+            How many records are kept, two for a task or more; what is beyond is dropped, and the file says how many.
         """
         from shoal._trace import Trace
 

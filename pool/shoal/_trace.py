@@ -26,9 +26,16 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 
 FORMAT = 1
-_LIFE = struct.Struct("6Q6I")
-_SEEN = struct.Struct("2I4I4Q2I40s")
-_BEGIN, _ELEMENTS, _END, _REQUEUED = 1, 2, 3, 4
+_LIFE = struct.Struct("6Q4I")
+_BYTES_MASK = (1 << 56) - 1  # above it: the outcome
+_RECORD = struct.Struct("2BH3I32s")
+_TASK_TAIL = struct.Struct("Q6I")
+_END_TAIL = struct.Struct("4Q")
+_ELEMENTS_TAIL = struct.Struct("2Q2I8x")
+_NAME = struct.Struct("8x40s")
+_TASK, _STARTED, _ELEMENTS, _END, _NAMED, _WORKER, _REQUEUED = range(1, 8)
+_FAR = 0xFFFFFFFF  # a task's record does not say when its user code began
+_RAISED = 2
 _OUTCOMES = ("done", "raised", "lost", "taken back")
 _SHORT_US = 1.0  # phases below are told in the task's arguments only
 
@@ -86,23 +93,57 @@ class _Life:
 
     def __init__(self, words: tuple[int, ...], time_of: Callable[[int], float | None]) -> None:
         self.submitted, self.written, self.read = (time_of(ticks) for ticks in words[:3])
-        self.bytes, self.sent_by, self.read_by = words[3:6]
-        self.first, self.count, outcome = words[8:11]
-        self.outcome = _OUTCOMES[outcome] if self.read is not None else "unfinished"
+        self.bytes, self.sent_by, self.read_by = words[3] & _BYTES_MASK, words[4], words[5]
+        self.first, self.count = words[8:10]
+        self.outcome = _OUTCOMES[words[3] >> 56] if self.read is not None else "unfinished"
         self.attempts: list[_Attempt] = []
 
 
 class _Attempt:
-    """What one worker has recorded of a task."""
+    """What one worker has recorded of a task; times are ticks."""
 
-    __slots__ = ("begin", "elements", "end", "pid", "worker")
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "claimed",
+        "count",
+        "elements",
+        "ended",
+        "first",
+        "handed_in",
+        "name",
+        "pid",
+        "raised",
+        "started",
+        "worker",
+    )
 
     def __init__(self, worker: int, pid: int) -> None:
         self.worker = worker
         self.pid = pid
-        self.begin: tuple[Any, ...] | None = None
-        self.end: tuple[Any, ...] | None = None
-        self.elements: list[tuple[Any, ...]] = []
+        self.name = ""
+        self.claimed: int | None = None  # None: its beginning was dropped
+        self.started: int | None = None
+        self.ended: int | None = None  # None: it had not ended, and so what follows
+        self.handed_in: int | None = None
+        self.bytes_in = self.bytes_out = 0
+        self.raised = False
+        self.first = self.count = 0
+        self.elements: list[tuple[int, int, int, int]] = []  # begin, end, first, count
+
+    def begin(self, unpickle: int, tail: bytes, ending: int, name: str) -> None:
+        self.claimed, self.first, self.count, run, pickle, bytes_in, bytes_out = _TASK_TAIL.unpack(tail)
+        self.name = name
+        if unpickle != _FAR:
+            self.started = self.claimed + unpickle
+        if ending and self.started is not None:
+            self.ended = self.started + run
+            self.handed_in = self.ended + pickle
+            self.bytes_in, self.bytes_out, self.raised = bytes_in, bytes_out, ending == _RAISED
+
+    def end(self, tail: bytes, ending: int) -> None:
+        self.ended, self.handed_in, self.bytes_in, self.bytes_out = _END_TAIL.unpack(tail)
+        self.raised = ending == _RAISED
 
 
 class _Story:
@@ -118,7 +159,7 @@ class _Story:
         self.workers: dict[int, int] = {}  # pid -> worker
         self._attach()
 
-    def time_of(self, ticks: int) -> float | None:
+    def time_of(self, ticks: int | None) -> float | None:
         """Microseconds since the trace began."""
         return round((ticks - self.first_tick) * self.us_of_tick, 3) if ticks else None
 
@@ -126,26 +167,34 @@ class _Story:
         owners = {}
         for number, words in enumerate(_LIFE.iter_unpack(self.recorded["lives"] or b"")):
             owners[words[6], words[7]] = number
-        seen = list(_SEEN.iter_unpack(self.recorded["seen"] or b""))
-        for words in seen:
-            if words[2] == _REQUEUED and words[10] < len(self.lives):
-                owners[words[4], words[5]] = words[10]
+        seen = self.recorded["seen"] or b""
+        for kind, _ending, _name, slot, generation, life, _tail in _RECORD.iter_unpack(seen):
+            if kind == _REQUEUED and life < len(self.lives):
+                owners[slot, generation] = life
         attempts: dict[tuple[int, int], _Attempt] = {}
-        for words in seen:
-            worker, pid, kind, _epoch, slot, generation = words[:6]
-            if (slot, generation) not in owners or kind == _REQUEUED:
+        names: dict[tuple[int, int], str] = {}  # by process and number
+        worker = pid = 0
+        for index, (kind, ending, name, slot, generation, unpickle, tail) in enumerate(_RECORD.iter_unpack(seen)):
+            if kind == _WORKER:
+                worker, pid = slot, generation
+            elif kind == _NAMED:
+                (text,) = _NAME.unpack_from(seen, index * _NAME.size)
+                names[pid, name] = text.rstrip(b"\0").decode(errors="replace")
+            if not _TASK <= kind <= _END or (slot, generation) not in owners:
                 continue
             attempt = attempts.get((slot, generation))
             if attempt is None:
                 attempt = attempts[slot, generation] = _Attempt(worker, pid)
                 self.lives[owners[slot, generation]].attempts.append(attempt)
                 self.workers[pid] = worker
-            if kind == _BEGIN:
-                attempt.begin = words
+            if kind == _TASK:
+                attempt.begin(unpickle, tail, ending, names.get((pid, name), ""))
+            elif kind == _STARTED:
+                attempt.started = _ELEMENTS_TAIL.unpack(tail)[0]
             elif kind == _END:
-                attempt.end = words
+                attempt.end(tail, ending)
             else:
-                attempt.elements.append(words)
+                attempt.elements.append(_ELEMENTS_TAIL.unpack(tail))
 
     # ---- what is written ----
 
@@ -193,13 +242,13 @@ class _Story:
         return thread.name if thread is not None else "collects results"
 
     def _life(self, number: int, life: _Life) -> Iterator[Event]:
-        name = next((_name(attempt) for attempt in life.attempts), "task")
+        name = next((attempt.name for attempt in life.attempts), "") or "task"
         sender = self.parent, self._thread(life.sent_by)
         written = life.submitted if life.written is None else life.written
         yield _span(f"send {name}", "send", *sender, life.submitted, written, task=number, bytes=life.bytes)
         for index, attempt in enumerate(life.attempts):
             yield from self._attempt(number, life, attempt, index)
-        if life.attempts and life.attempts[0].begin is not None:
+        if life.attempts and life.attempts[0].claimed is not None:
             first = life.attempts[0]
             yield _arrow("s", "send", 2 * number, *sender, life.submitted)
             yield _arrow("f", "send", 2 * number, first.pid, first.pid, self._bounds(life, first)[0])
@@ -207,30 +256,29 @@ class _Story:
             return
         reader = self.parent, self._thread(life.read_by)
         yield _span(f"receive {name}", "receive", *reader, life.read, life.read + 0.001, task=number)
-        if life.attempts and life.attempts[-1].begin is not None:
+        if life.attempts and life.attempts[-1].claimed is not None:
             last = life.attempts[-1]
             begin, end = self._bounds(life, last)
             yield _arrow("s", "result", 2 * number + 1, last.pid, last.pid, max(begin, end - 0.001))
             yield _arrow("f", "result", 2 * number + 1, *reader, life.read)
 
     def _bounds(self, life: _Life, attempt: _Attempt) -> tuple[float, float]:
-        begin = self.time_of(attempt.begin[6]) if attempt.begin is not None else life.written
-        end = self.time_of(attempt.end[7]) if attempt.end is not None else None
+        begin = self.time_of(attempt.claimed) if attempt.claimed is not None else life.written
+        end = self.time_of(attempt.handed_in)
         if end is None:  # its worker died, or it still runs
             end = life.read if life.read is not None else self.length
         begin = begin or 0.0
         return begin, max(begin, end)
 
     def _attempt(self, number: int, life: _Life, attempt: _Attempt, index: int) -> Iterator[Event]:
-        if attempt.begin is None:
+        if attempt.claimed is None:
             return
         begin, end = self._bounds(life, attempt)
-        started = self.time_of(attempt.begin[7])
-        ended = self.time_of(attempt.end[6]) if attempt.end is not None else None
+        started, ended, handed_in = map(self.time_of, (attempt.started, attempt.ended, attempt.handed_in))
         outcome = life.outcome
         if attempt is not life.attempts[-1]:
             outcome = "lost"
-        elif attempt.end is not None and attempt.end[10] and outcome == "done":
+        elif attempt.raised and outcome == "done":
             outcome = "raised"
         arguments = {
             "task": number,
@@ -241,30 +289,24 @@ class _Story:
             "claimed": begin,
             "started": started,
             "ended": ended,
-            "handed_in": end if attempt.end is not None else None,
+            "handed_in": handed_in,
             "read": life.read,
-            "elements": attempt.begin[11],
-            "first": attempt.begin[10],
-            "bytes_in": attempt.end[8] if attempt.end is not None else life.bytes,
-            "bytes_out": attempt.end[9] if attempt.end is not None else None,
+            "elements": attempt.count,
+            "first": attempt.first,
+            "bytes_in": attempt.bytes_in if handed_in is not None else life.bytes,
+            "bytes_out": attempt.bytes_out if handed_in is not None else None,
             "outcome": outcome,
         }
-        name, place = _name(attempt), (attempt.pid, attempt.pid)
+        name, place = attempt.name or "task", (attempt.pid, attempt.pid)
         yield _span(name, "task", *place, begin, end, **arguments)
         bounds = (("unpickle", begin, started), ("run", started, ended), ("pickle", ended, end))
         for phase, phase_begin, phase_end in bounds:
             if phase_begin is not None and phase_end is not None and phase_end - phase_begin >= _SHORT_US:
                 yield _span(phase, "phase", *place, phase_begin, phase_end, task=number)
-        for words in attempt.elements:
-            element_begin, element_end = self.time_of(words[6]), self.time_of(words[7])
-            first, count = words[10:12]
+        for ticks_begin, ticks_end, first, count in attempt.elements:
+            element_begin, element_end = self.time_of(ticks_begin), self.time_of(ticks_end)
             label = f"{name}[{first}]" if count == 1 else f"{name}[{first}:{first + count}]"
             yield _span(label, "element", *place, element_begin, element_end, task=number, first=first, count=count)
-
-
-def _name(attempt: _Attempt) -> str:
-    raw = attempt.begin[12] if attempt.begin is not None else b""
-    return raw.rstrip(b"\0").decode(errors="replace") or "task"
 
 
 def _meta(name: str, pid: int, tid: int, /, **args: Any) -> Event:

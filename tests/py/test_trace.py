@@ -2,6 +2,8 @@
 """trace(): one life for each task, in order, whoever dies, and a file that is whole or not there."""
 
 import collections
+import functools
+import itertools
 import json
 import os
 import resource
@@ -195,6 +197,97 @@ def test_what_runs_when_it_ends_is_unfinished(path):
     gate.close()
     read = Read(path)
     assert read.outcomes() == {"unfinished": 1} and read.tasks[0]["args"]["ended"] is None
+
+
+def named(index):
+    def function(x):
+        return x
+
+    function.__qualname__ = f"f{index}"
+    return function
+
+
+def test_each_task_has_the_name_of_its_function_however_many_there_are(path):
+    functions = [named(index) for index in range(30)]
+    with shoal.Pool(2) as pool, pool.trace(path):
+        for index in [*range(30), *range(29, -1, -1), 0, 1, 0, 1]:
+            assert pool.apply(functions[index], (index,)) == index
+        assert pool.apply(functools.partial(functions[7], 7)) == 7
+        assert pool.apply(list, ((1, 2),)) == [1, 2]
+        assert pool.apply(abs, (-1,)) == 1
+    names = collections.Counter(event["name"] for event in Read(path).tasks)
+    expected = {f"f{index}": 2 for index in range(30)} | {"f0": 4, "f1": 4, "f7": 3, "list": 1, "abs": 1}
+    assert names == expected
+
+
+def test_many_small_tasks_all_have_their_records(path):
+    count = 10_000  # twice what the ring holds
+    with shoal.Pool(1) as pool, pool.trace(path) as trace:
+        assert sum(pool.imap_unordered(abs, range(count))) == sum(range(count))
+    tasks = [event for event in json.loads(path.read_text())["traceEvents"] if event.get("cat") == "task"]
+    assert trace.dropped == 0 and len(tasks) == len({event["args"]["task"] for event in tasks}) == count
+    assert {(event["name"], event["args"]["outcome"]) for event in tasks} == {("abs", "done")}
+    assert all(
+        event["args"][before] <= event["args"][after] for event in tasks for before, after in itertools.pairwise(ORDER)
+    )
+
+
+class Slow:
+    """Takes its time to be pickled, or to be unpickled."""
+
+    def __init__(self, pickle, unpickle):
+        self.pickle = pickle
+        self.unpickle = unpickle
+
+    def __reduce__(self):
+        time.sleep(self.pickle)
+        return slow_again, (self.unpickle,)
+
+
+def slow_again(unpickle):
+    time.sleep(unpickle)
+    return unpickle
+
+
+LONG = 2.5  # so many ticks do not go into 32 bits
+
+
+def be_slow(pickle):
+    return Slow(pickle, 0)
+
+
+def length(phase):
+    return phase["dur"] / 1e6
+
+
+def test_long_phases_are_told_in_full(path):
+    with shoal.Pool(3) as pool, pool.trace(path):
+        slow = [
+            pool.apply_async(nap, (LONG,)),
+            pool.apply_async(be_slow, (LONG,)),
+            pool.apply_async(abs, (Slow(0, LONG),)),
+        ]
+        assert [type(one.get(TIMEOUT)) for one in slow] == [float, int, float]
+    read = Read(path)
+    names = {event["args"]["task"]: event["name"] for event in read.tasks}
+    long = {(names[phase["args"]["task"]], phase["name"]) for phase in read.of("phase") if length(phase) >= LONG}
+    assert long == {("nap", "run"), ("be_slow", "pickle"), ("abs", "unpickle")}
+
+
+def test_what_a_worker_recorded_is_whole_wherever_it_died(path):
+    with shoal.Pool(1) as pool, pool.trace(path):
+        done = 0
+        for count in (0, 1, 82, 83, 84, 85):  # a pack has 84 records
+            for x in range(count):
+                assert pool.apply(square, (x,)) == x * x
+            with pytest.raises(shoal.WorkerLost):
+                pool.apply(kill_self)
+            done += count
+    read = Read(path)
+    assert read.outcomes() == {"done": done, "lost": 6}
+    lost = [event for event in read.tasks if event["args"]["outcome"] == "lost"]
+    assert all(event["args"]["started"] is not None and event["args"]["ended"] is None for event in lost)
+    assert {event["name"] for event in lost} == {"kill_self"} and len({event["pid"] for event in lost}) == 6
 
 
 def test_beyond_the_limit_records_are_dropped_and_counted(path):
