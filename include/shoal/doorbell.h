@@ -134,8 +134,9 @@ SHOAL_API int shoal_waiter_ready(struct shoal_waiter *waiter, uint64_t *ret_toke
  * that is given once is written whenever something has happened that would have ended a wait; spurious ones come, too.
  *
  *     ticket = announce(bell); look for work; shoal_waiter_arm(waiter, bell, ticket)
- *     ... event_fd is readable: shoal_waiter_collect(waiter), then read event_fd, retract(bell), look for work
+ *     ... event_fd is readable: read event_fd, then shoal_waiter_collect(waiter), retract(bell), look for work
  *
+ * In this order: what happens between the two makes event_fd readable once more; the other way round it would be lost.
  * Arm says SHOAL_WAIT_RANG if the bell has been rung already: nothing may come of event_fd then. There is no belt for a
  * ringer that died half way: look now and then. -EEXIST as above.
  *

@@ -285,9 +285,9 @@ PyObject *inbox_collect(struct inbox *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     Py_INCREF(self);
     inbox_stop_attending(self);
+    clear_notice(self); /* first: what happens from now on makes it readable again */
     if (self->waiter != NULL && shoal_waiter_collect(self->waiter) < 0)
         inbox_drop_waiter(self);
-    clear_notice(self);
     if (!engine->dead) {
         self->collecting = true;
         engine_drain(engine);
