@@ -77,18 +77,9 @@ static void *ring_each_time(void *argument)
     return NULL;
 }
 
-/* Under sanitizers a poller waited in vain for the watchdog, in one run of three; why is not known yet. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define POLLS 0
-#else
-#define POLLS 1
-#endif
-
 static void no_ring_is_lost_to_a_poller(void)
 {
     struct fixture f;
-    if (!POLLS)
-        return;
     if (!set_up(&f))
         return;
     pthread_t ringer;
@@ -100,6 +91,8 @@ static void no_ring_is_lost_to_a_poller(void)
                 if (!ASSERT_EQ(readable(&f, WATCHDOG_MS), true))
                     abort();
                 status = collect(&f) & SHOAL_WAIT_RANG;
+                if (status == 0) /* what was collected may be the wait of an earlier round */
+                    status = shoal_waiter_arm(f.waiter, f.bell, ticket);
             }
             ASSERT_EQ(status >= 0, true);
         }
