@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include "taskqueue.h"
 #include "taskqueue_steps.h"
 
 #include <string.h>
@@ -59,4 +60,17 @@ void expect_state(struct fixture *f, uint32_t slot, enum shoal_task_state expect
     ASSERT_EQ(state, expected);
     ASSERT_EQ(worker, expected_worker);
     ASSERT_OK(shoal_taskqueue_check(f->queue));
+}
+
+void lie_down(struct fixture *f, unsigned worker, uint64_t rest_ns)
+{
+    shoal__store_release(&f->queue->workers[worker].rest_ns, rest_ns);
+    shoal__store_release(&f->queue->workers[worker].stance, SHOAL__SLEEPING);
+    shoal__or_seqcst(&f->queue->common->idle[worker / 64], shoal__idle_bit(worker));
+    shoal_doorbell_announce(shoal_taskqueue_worker_bell(f->queue, worker), SHOAL_URGENT);
+}
+
+bool was_rung(struct fixture *f, unsigned worker)
+{
+    return !shoal_doorbell_sleeps(shoal_taskqueue_worker_bell(f->queue, worker));
 }

@@ -24,5 +24,9 @@ uint32_t submit(struct fixture *f, uint64_t tag);
 /* Claim; the tag, or -errno. */
 int64_t claim_tag(struct fixture *f, unsigned worker, struct shoal_claim *ret_claim);
 void expect_state(struct fixture *f, uint32_t slot, enum shoal_task_state expected, unsigned expected_worker);
+/* As a worker does before it sleeps. */
+void lie_down(struct fixture *f, unsigned worker, uint64_t rest_ns);
+/* Since it lay down. */
+bool was_rung(struct fixture *f, unsigned worker);
 
 #endif

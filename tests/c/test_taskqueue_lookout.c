@@ -5,19 +5,6 @@
 
 #define CLAIMED 1000000u /* so many claims may take long, and the tasks be short all the same */
 
-static void lie_down(struct fixture *f, unsigned worker, uint64_t rest_ns)
-{
-    shoal__store_release(&f->queue->workers[worker].rest_ns, rest_ns);
-    shoal__store_release(&f->queue->workers[worker].stance, SHOAL__SLEEPING);
-    shoal__or_seqcst(&f->queue->common->idle[worker / 64], shoal__idle_bit(worker));
-    shoal_doorbell_announce(shoal_taskqueue_worker_bell(f->queue, worker), SHOAL_URGENT);
-}
-
-static bool was_rung(struct fixture *f, unsigned worker)
-{
-    return !shoal_doorbell_sleeps(shoal_taskqueue_worker_bell(f->queue, worker));
-}
-
 /* As if it had been awake while so many short tasks were claimed, more than it could take. */
 static void has_seen_short_tasks(struct fixture *f, unsigned worker)
 {

@@ -9,20 +9,6 @@
 
 /* ---- whom to wake ---- */
 
-/* As a worker does before it sleeps. */
-static void lie_down(struct fixture *f, unsigned worker, uint64_t rest_ns)
-{
-    shoal__store_release(&f->queue->workers[worker].rest_ns, rest_ns);
-    shoal__store_release(&f->queue->workers[worker].stance, SHOAL__SLEEPING);
-    shoal__or_seqcst(&f->queue->common->idle[worker / 64], shoal__idle_bit(worker));
-    shoal_doorbell_announce(shoal_taskqueue_worker_bell(f->queue, worker), SHOAL_URGENT);
-}
-
-static bool was_rung(struct fixture *f, unsigned worker)
-{
-    return !shoal_doorbell_sleeps(shoal_taskqueue_worker_bell(f->queue, worker));
-}
-
 static void no_more_are_woken_than_there_are_tasks_less_those_who_come(void)
 {
     struct fixture f;
