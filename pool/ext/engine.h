@@ -307,6 +307,8 @@ void engine_free_lease(struct engine *engine, struct worker *worker);
 
 /* wait.c */
 typedef bool (*engine_predicate)(void *arg);
+/* One look of somebody who waits: results, deaths, limits, room for others, and what follows from them. */
+void engine_take_all(struct engine *engine);
 /* 1 when the predicate holds, 0 at the deadline (CLOCK_MONOTONIC ns, -1 none), -1 with an exception. */
 int engine_wait(struct engine *engine, engine_predicate done, void *arg, int64_t deadline_ns);
 /* Sleep on the bell (urgency SHOAL_AWAKE: only on descriptors) until something happens; the GIL is released meanwhile.
@@ -338,6 +340,7 @@ void engine_look_closer(struct engine *engine);
 void engine_fail_all(struct engine *engine, PyObject *error);
 void engine_break(struct engine *engine, PyObject *error); /* borrows */
 bool engine_all_done(struct engine *engine);
+void engine_order(struct engine *engine, unsigned index, uint32_t kind); /* tell a living worker one of ORDER_* */
 void engine_stop_workers(struct engine *engine); /* tell those that have nothing left to do */
 void engine_kill_workers(struct engine *engine);
 bool engine_workers_gone(struct engine *engine);

@@ -290,13 +290,7 @@ PyObject *inbox_collect(struct inbox *self, PyObject *Py_UNUSED(ignored))
         inbox_drop_waiter(self);
     if (!engine->dead) {
         self->collecting = true;
-        engine_drain(engine);
-        if (engine->deaths_pending)
-            engine_bury_dead(engine);
-        engine_look_closer(engine);
-        if (engine->waiting != NULL)
-            engine_wake_waiting(engine);
-        engine_after_drain(engine);
+        engine_take_all(engine);
         self->collecting = false;
     }
     inbox_deliver(self);

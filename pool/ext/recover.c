@@ -448,6 +448,21 @@ bool engine_workers_gone(struct engine *engine)
     return true;
 }
 
+void engine_order(struct engine *engine, unsigned index, uint32_t kind)
+{
+    struct worker *worker = &engine->workers[index];
+    struct order order = {.kind = kind};
+    void *place;
+    uint64_t room;
+    if (shoal_ring_reserve(worker->orders, sizeof order, &place, &room) < 0) {
+        shoal_peer_signal(&worker->peer, SIGKILL); /* it has damaged its ring, and would never be told */
+        return;
+    }
+    memcpy(place, &order, sizeof order);
+    shoal_ring_commit(worker->orders, sizeof order);
+    shoal_taskqueue_wake_worker(engine->queue, index);
+}
+
 void engine_stop_workers(struct engine *engine)
 {
     for (unsigned i = 0; i < engine->worker_count; i++) {
@@ -455,17 +470,7 @@ void engine_stop_workers(struct engine *engine)
         if (worker->stopped)
             continue;
         worker->stopped = true;
-        void *place;
-        uint64_t room;
-        struct order order = {.kind = ORDER_STOP};
-        if (worker->peer.pidfd < 0)
-            continue;
-        if (shoal_ring_reserve(worker->orders, sizeof order, &place, &room) < 0) {
-            shoal_peer_signal(&worker->peer, SIGKILL); /* it has damaged its ring, and would never be told */
-            continue;
-        }
-        memcpy(place, &order, sizeof order);
-        shoal_ring_commit(worker->orders, sizeof order);
-        shoal_taskqueue_wake_worker(engine->queue, i);
+        if (worker->peer.pidfd >= 0)
+            engine_order(engine, i, ORDER_STOP);
     }
 }

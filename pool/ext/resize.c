@@ -103,19 +103,10 @@ static int extend(struct engine *engine, unsigned count)
 void resize_retire(struct engine *engine, unsigned index)
 {
     struct worker *worker = &engine->workers[index];
-    struct order order = {.kind = ORDER_RETIRE};
-    void *place;
-    uint64_t room;
     if (worker->peer.pidfd < 0 || worker->retired || worker->stopped)
         return;
     worker->retired = true;
-    if (shoal_ring_reserve(worker->orders, sizeof order, &place, &room) < 0) {
-        shoal_peer_signal(&worker->peer, SIGKILL); /* it has damaged its ring, and would never be told */
-        return;
-    }
-    memcpy(place, &order, sizeof order);
-    shoal_ring_commit(worker->orders, sizeof order);
-    shoal_taskqueue_wake_worker(engine->queue, index);
+    engine_order(engine, index, ORDER_RETIRE);
 }
 
 bool resize_dismisses(struct engine *engine, unsigned index)

@@ -319,17 +319,22 @@ static int64_t sleep_until(const struct engine *engine, int64_t deadline_ns)
     return deadline_ns >= 0 && deadline_ns < look ? deadline_ns : look;
 }
 
+void engine_take_all(struct engine *engine)
+{
+    engine_drain(engine);
+    if (engine->deaths_pending)
+        engine_bury_dead(engine);
+    engine_look_closer(engine);
+    if (engine->waiting != NULL)
+        engine_wake_waiting(engine);
+    engine_after_drain(engine);
+}
+
 int engine_wait(struct engine *engine, engine_predicate done, void *arg, int64_t deadline_ns)
 {
     int result = 0;
     for (;;) {
-        engine_drain(engine);
-        if (engine->deaths_pending)
-            engine_bury_dead(engine);
-        engine_look_closer(engine);
-        if (engine->waiting != NULL)
-            engine_wake_waiting(engine);
-        engine_after_drain(engine);
+        engine_take_all(engine);
         result = 1;
         uint64_t takes = engine->takes;
         if (done(arg) || engine->dead)
