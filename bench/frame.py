@@ -46,16 +46,20 @@ class Span:
     """Parts of a round, added up: `with span: ...`."""
 
     seconds: float = 0.0
-    cpu_seconds: float = 0.0  # of this process
+    cpu_seconds: float = 0.0  # of this process, and of `tree`
     latencies: list[float] = dataclasses.field(default_factory=list)  # of single calls, in seconds, if they were timed
+    tree: list[int] | None = None  # its descendants, whose time counts, too
+
+    def _cpu_now(self) -> float:
+        return time.process_time() if self.tree is None else machine.tree_cpu_seconds(self.tree)
 
     def __enter__(self) -> None:
-        self.cpu_seconds -= time.process_time()
+        self.cpu_seconds -= self._cpu_now()
         self.seconds -= time.perf_counter()
 
     def __exit__(self, *_) -> None:
         self.seconds += time.perf_counter()
-        self.cpu_seconds += time.process_time()
+        self.cpu_seconds += self._cpu_now()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 import frame
+import machine
 import rows_pool
 
 WITHOUT = "the same with SHOAL_METERS=off"
@@ -33,7 +34,7 @@ def traced(maker: Callable, work: Callable[..., frame.Rounds]) -> Iterator[frame
         def run(count: int) -> frame.Span:
             trace = pool.trace(f"{directory}/trace.json", limit=200_000)
             trace.start()
-            span = frame.Span()
+            span = frame.Span(tree=machine.descendants(os.getpid()))
             with span:
                 inner(count)
             trace._engine.trace_stop()

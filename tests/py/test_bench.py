@@ -165,6 +165,19 @@ def test_round_may_say_which_part_of_it_counts():
     assert side.run_round(fake_row(), run, 4) == {"seconds": 0.25, "cpu_seconds": 2.0, "operations": 4}
 
 
+def test_a_part_of_a_round_counts_the_time_of_its_workers_if_it_is_told_of_them():
+    waits = "input()\n" + BURN
+    child = subprocess.Popen([sys.executable, "-c", waits], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with child:
+        alone, whole = frame.Span(), frame.Span(tree=[child.pid])
+        with whole, alone:
+            child.stdin.write(b"\n")
+            child.stdin.flush()
+            assert child.stdout.readline() == b"done\n"
+        child.communicate(b"\n")
+    assert whole.cpu_seconds - alone.cpu_seconds >= 0.1  # less the time of its start
+
+
 def test_arguments_are_made_anew_for_each_call_and_outside_of_the_time():
     made, seen = iter(range(10)), []
     span = frame.each_new(made.__next__, seen.append, at_once=2)(5)
