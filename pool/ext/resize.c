@@ -26,6 +26,8 @@
 #include <string.h>
 #include <time.h>
 
+#include <shoal/killpoint.h>
+
 /* ---- what a worker needs in the parent ---- */
 
 int resize_choose_holders(struct engine *engine, unsigned first, unsigned end)
@@ -82,6 +84,16 @@ int resize_make_rings(struct engine *engine, unsigned index)
 
 /* ---- more, fewer ---- */
 
+#ifdef SHOAL_KILL_POINTS
+/* The last of the first so many that is there. */
+static bool kill_last(struct engine *engine, unsigned count)
+{
+    while (count > 0 && engine->workers[count - 1].peer.pidfd < 0)
+        count--;
+    return count > 0 && shoal_peer_signal(&engine->workers[count - 1].peer, SIGKILL) >= 0;
+}
+#endif
+
 static int extend(struct engine *engine, unsigned count)
 {
     unsigned before = engine->worker_count;
@@ -93,6 +105,8 @@ static int extend(struct engine *engine, unsigned count)
             return -1;
         worker->stopped = worker->retired = false;
     }
+    if (trace_extend(engine, count) < 0)
+        return -1;
     engine->worker_count = count;
     if (count > engine->worker_most)
         engine->worker_most = count;
@@ -107,6 +121,7 @@ void resize_retire(struct engine *engine, unsigned index)
         return;
     worker->retired = true;
     engine_order(engine, index, ORDER_RETIRE);
+    SHOAL_PARENT_POINT("resize: order given", shoal_peer_signal(&worker->peer, SIGKILL));
 }
 
 bool resize_dismisses(struct engine *engine, unsigned index)
@@ -123,6 +138,7 @@ void resize_settle(struct engine *engine)
         return;
     engine->worker_count = count;
     shoal_taskqueue_set_active(engine->queue, count);
+    SHOAL_PARENT_POINT("resize: shortened", kill_last(engine, count));
 }
 
 /* Those that are missing, by whichever thread is at it. Not all may come up now; they are tried again. */
@@ -159,7 +175,9 @@ PyObject *engine_resize(struct engine *engine, PyObject *number)
     unsigned target = (unsigned)workers;
     if (target > engine->worker_count && extend(engine, target) < 0)
         return NULL;
+    SHOAL_PARENT_POINT("resize: extended", kill_last(engine, target));
     engine->worker_target = target;
+    SHOAL_PARENT_POINT("resize: target set", kill_last(engine, target));
     for (unsigned i = target; i < engine->worker_count; i++)
         resize_retire(engine, i);
     progress_nudge(engine); /* it watches those that come, and those that go */

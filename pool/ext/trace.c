@@ -6,24 +6,28 @@
  * recorded is to be lost, memory is to stay bounded, and tasks are not to be held up.
  *
  * The protocol: the parent notes for each task when it was submitted, published and finished (struct life). Workers
- * write records into rings in a block of the arena, one ring each, which the parent reads when it drains and they
- * are half full, when a worker is buried, and at the end. Both belong to each other by slot and generation. Times are
+ * write records into rings in blocks of the arena, one for each, which the parent reads when it drains and they are
+ * half full, when a worker is buried, and at the end. A worker that comes during the trace has its ring before. Both belong to each other by slot and generation. Times are
  * ticks (shoal_ticks), the same for all; two looks at the clock, at the beginning and the end, say what they are worth.
  *
  * Guarantees: what a worker had noted is in the trace, however it ended. `limit` bounds what is kept; what is
  * beyond is dropped and counted. What workers write is checked; it can spoil the trace and nothing else.
  * Costs: nothing when no trace runs, but a branch; else three ticks and 112 bytes for each task here. Memory for the
  * first thirty thousand tasks, and the rings, are touched at the beginning, and stay for the next trace.
- * The block stays with the pool: a worker that is in the middle of a task may still write to its ring.
+ * The blocks stay with the pool: a worker that is in the middle of a task may still write to its ring.
  */
 #include "trace.h"
 
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 
+#include <shoal/killpoint.h>
+
 #include "engine.h"
 #include "meter.h"
+#include "trace_list.h"
 
 struct life { /* shoal._trace knows this layout */
     uint64_t submitted, written, read; /* ticks; read 0: it has not ended */
@@ -33,22 +37,20 @@ struct life { /* shoal._trace knows this layout */
 };
 _Static_assert(sizeof(struct life) == 64, "a line of the cache; shoal._trace reads it");
 
-#define CHUNK_BYTES (UINT64_C(1) << 21) /* a huge page */
-
-struct list {
-    uint8_t **chunks; /* of CHUNK_BYTES each; the first may be smaller */
-    size_t chunk_count, count;
-    size_t first_bytes;
+/* Of one worker. */
+struct trace_ring {
+    struct shoal_ring *ring; /* NULL: none yet */
+    uint64_t block;
 };
 
 struct trace {
     bool steady;
     uint32_t epoch;
-    unsigned rings;
+    unsigned rings; /* that there is room for */
     uint32_t told, told_pid; /* whose record was kept last; pid 0: nobody's */
-    uint64_t block;
-    struct shoal_ring **ring;
-    struct list lives, seen; /* struct life; union trace_record */
+    uint64_t table; /* where each worker's ring lies, 0: none yet; a block */
+    struct trace_ring *ring;
+    struct trace_list lives, seen; /* struct life; union trace_record */
     size_t limit;
     uint64_t dropped_lives, dropped_seen;
     uint64_t ticks[2];
@@ -63,66 +65,10 @@ uint64_t trace_ticks(const struct engine *engine)
 
 /* ---- what is kept ---- */
 
-/* Memory in large pieces that stay where they are: a page that is touched for the first time costs as much as three
- * tiny tasks, a huge one as much as a hundred, but it lasts for thirty thousand. */
-static bool more_chunks(struct list *list, size_t bytes)
-{
-    uint8_t **moved = PyMem_RawRealloc(list->chunks, (list->chunk_count + 1) * sizeof *moved);
-    if (moved == NULL)
-        return false;
-    list->chunks = moved;
-    void *chunk = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (chunk == MAP_FAILED)
-        return false;
-    if (bytes == CHUNK_BYTES)
-        madvise(chunk, bytes, MADV_HUGEPAGE);
-#ifdef MADV_POPULATE_WRITE
-    if (list->chunk_count == 0) /* a trace begins: not while tasks wait */
-        madvise(chunk, bytes, MADV_POPULATE_WRITE);
-#endif
-    list->chunks[list->chunk_count++] = chunk;
-    return true;
-}
-
-/* Keeps the first `left` chunks. */
-static void drop_chunks(struct list *list, size_t left)
-{
-    list->count = 0;
-    while (list->chunk_count > left) {
-        list->chunk_count--;
-        munmap(list->chunks[list->chunk_count], list->chunk_count == 0 ? list->first_bytes : CHUNK_BYTES);
-    }
-    if (left == 0) {
-        PyMem_RawFree(list->chunks);
-        list->chunks = NULL;
-    }
-}
-
-/* For as many as `limit` allows. */
-static bool list_begin(struct list *list, size_t size, size_t limit)
-{
-    size_t bytes = CHUNK_BYTES;
-    if (limit < CHUNK_BYTES / size)
-        bytes = (limit * size + 4095) / 4096 * 4096;
-    drop_chunks(list, list->chunk_count > 0 && list->first_bytes == bytes);
-    list->first_bytes = bytes;
-    return list->chunk_count > 0 || bytes == 0 || more_chunks(list, bytes);
-}
-
-static inline void *item_at(const struct list *list, size_t index, size_t size)
-{
-    const size_t most = CHUNK_BYTES / size;
-    return list->chunks[index / most] + index % most * size;
-}
-
 /* One more of `size` bytes, or NULL: the limit is reached, or there is no memory. */
-static inline void *append(struct trace *trace, struct list *list, size_t size)
+static inline void *append(struct trace *trace, struct trace_list *list, size_t size)
 {
-    if (trace->lives.count + trace->seen.count >= trace->limit)
-        return NULL;
-    if (list->count / (CHUNK_BYTES / size) >= list->chunk_count && !more_chunks(list, CHUNK_BYTES))
-        return NULL;
-    return item_at(list, list->count++, size);
+    return trace->lives.count + trace->seen.count >= trace->limit ? NULL : trace_list_add(list, size);
 }
 
 static void keep(struct trace *trace, const union trace_record *record)
@@ -132,17 +78,6 @@ static void keep(struct trace *trace, const union trace_record *record)
         trace->dropped_seen++;
     else
         *seen = *record;
-}
-
-static PyObject *bytes_of(const struct list *list, size_t size)
-{
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(list->count * size));
-    size_t most = CHUNK_BYTES / size;
-    for (size_t i = 0; bytes != NULL && i < list->count; i += most) {
-        size_t count = list->count - i < most ? list->count - i : most;
-        memcpy(PyBytes_AS_STRING(bytes) + i * size, list->chunks[i / most], count * size);
-    }
-    return bytes;
 }
 
 void trace_published(struct engine *engine, struct entry *entry, uint32_t slot, uint64_t submitted, uint64_t written)
@@ -172,7 +107,7 @@ static struct life *life_of(struct engine *engine, const struct entry *entry)
     struct trace *trace = engine->trace;
     bool ours = engine->tracing && entry->traced == trace->epoch && entry->life > 0 &&
                 entry->life <= trace->lives.count;
-    return ours ? item_at(&trace->lives, entry->life - 1, sizeof(struct life)) : NULL;
+    return ours ? trace_list_at(&trace->lives, entry->life - 1, sizeof(struct life)) : NULL;
 }
 
 void trace_requeued(struct engine *engine, const struct entry *entry, uint32_t slot)
@@ -199,7 +134,7 @@ void trace_finished(struct engine *engine, const struct entry *entry)
 /* A worker's: what is not one is no record. */
 static void keep_many(struct trace *trace, const void *records, size_t count)
 {
-    const size_t most = CHUNK_BYTES / sizeof(union trace_record);
+    const size_t most = TRACE_CHUNK_BYTES / sizeof(union trace_record);
     for (size_t done = 0; done < count;) {
         union trace_record *first = append(trace, &trace->seen, sizeof *first);
         if (first == NULL) {
@@ -253,11 +188,12 @@ static void take_pack(struct engine *engine, unsigned index, const uint8_t *byte
 
 static void drain_ring(struct engine *engine, unsigned index)
 {
-    struct shoal_ring *ring = engine->trace->ring[index];
+    struct shoal_ring *ring = engine->trace->ring[index].ring;
     const void *bytes;
     uint64_t size;
     while (ring != NULL && shoal_ring_peek(ring, &bytes, &size) == 0) { /* damaged: there is nothing to be read */
         take_pack(engine, index, bytes, size);
+        SHOAL_PARENT_POINT("trace: pack taken", shoal_peer_signal(&engine->workers[index].peer, SIGKILL));
         shoal_ring_pop(ring);
     }
 }
@@ -265,7 +201,7 @@ static void drain_ring(struct engine *engine, unsigned index)
 /* Also what is noted of the pack at hand. Its writer may live, and commit it just now: then it is read as committed. */
 static void drain_noted(struct engine *engine, unsigned index)
 {
-    struct shoal_ring *ring = engine->trace->ring[index];
+    struct shoal_ring *ring = engine->trace->ring[index].ring;
     const void *bytes, *next;
     uint64_t size, next_size;
     int error;
@@ -273,6 +209,7 @@ static void drain_noted(struct engine *engine, unsigned index)
         drain_ring(engine, index);
         error = shoal_ring_salvage(ring, &bytes, &size);
     } while (shoal_ring_peek(ring, &next, &next_size) == 0);
+    SHOAL_PARENT_POINT("trace: noted read", shoal_peer_signal(&engine->workers[index].peer, SIGKILL));
     if (error == 0)
         take_pack(engine, index, bytes, size);
 }
@@ -281,11 +218,11 @@ void trace_drain(struct engine *engine, bool all)
 {
     struct trace *trace = engine->trace;
     for (unsigned i = 0; i < trace->rings && trace->ring != NULL; i++) {
-        if (trace->ring[i] == NULL)
+        if (trace->ring[i].ring == NULL)
             continue;
         if (all)
             drain_noted(engine, i);
-        else if (shoal_ring_used(trace->ring[i]) > TRACE_RING_BYTES / 2)
+        else if (shoal_ring_used(trace->ring[i].ring) > TRACE_RING_BYTES / 2)
             drain_ring(engine, i);
     }
 }
@@ -293,10 +230,10 @@ void trace_drain(struct engine *engine, bool all)
 void trace_bury(struct engine *engine, unsigned index)
 {
     struct trace *trace = engine->trace;
-    if (trace == NULL || trace->ring == NULL || index >= trace->rings || trace->ring[index] == NULL)
+    if (trace == NULL || trace->ring == NULL || trace->ring[index].ring == NULL)
         return;
     drain_noted(engine, index);
-    shoal_ring_reset(trace->ring[index]);
+    shoal_ring_reset(trace->ring[index].ring);
 }
 
 /* ---- beginning and end ---- */
@@ -307,32 +244,65 @@ static void look_at_clock(struct trace *trace, int which)
     trace->ns[which] = shoal_now_ns();
 }
 
-static int make_rings(struct engine *engine, struct trace *trace)
+/* The ring of this worker; it has one already, or gets it now. 0, or -1 with an exception. */
+static int make_ring(struct engine *engine, unsigned index)
 {
+    struct trace *trace = engine->trace;
+    struct trace_ring *own = &trace->ring[index];
     struct shoal_region *region = engine->home->region;
     uint64_t footprint = shoal_ring_footprint(TRACE_RING_BYTES);
-    trace->rings = engine->worker_most;
-    trace->ring = PyMem_RawCalloc(trace->rings, sizeof(struct shoal_ring *));
+    if (own->ring != NULL)
+        return 0;
+    if (own->block == HOME_NO_BLOCK) {
+        int error = shoal_arena_alloc_beyond(engine->home->arena, footprint, &own->block);
+        if (error < 0) {
+            own->block = HOME_NO_BLOCK;
+            return raise_error(error, "no shared memory for the trace");
+        }
+        shoal_arena_uncharge(engine->home->arena, own->block); /* the budget is for what is in flight */
+    }
+    int error = shoal_ring_format(region, own->block, TRACE_RING_BYTES);
+    if (error >= 0)
+        error = shoal_ring_attach(region, own->block, &own->ring);
+    if (error < 0)
+        return raise_error(error, "cannot map the rings of the trace");
+#ifdef MADV_POPULATE_WRITE
+    madvise(shoal_region_at(region, own->block, footprint), footprint, MADV_POPULATE_WRITE);
+#endif
+    uint64_t *table = shoal_region_at(region, trace->table, trace->rings * sizeof *table);
+    table[index] = own->block;
+    return 0;
+}
+
+int trace_extend(struct engine *engine, unsigned count)
+{
+    int error = 0;
+    for (unsigned i = 0; engine->tracing && i < count && error >= 0; i++)
+        error = make_ring(engine, i);
+    return error;
+}
+
+/* The table of the workers' rings, none of which is there yet. */
+static int make_table(struct engine *engine)
+{
+    struct trace *trace = engine->trace;
+    trace->rings = engine->worker_max;
+    trace->ring = PyMem_RawCalloc(trace->rings, sizeof *trace->ring);
     if (trace->ring == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    int error = shoal_arena_alloc_beyond(engine->home->arena, trace->rings * footprint, &trace->block);
+    for (unsigned i = 0; i < trace->rings; i++)
+        trace->ring[i].block = HOME_NO_BLOCK;
+    int error = shoal_arena_alloc_beyond(engine->home->arena, trace->rings * sizeof(uint64_t), &trace->table);
     if (error < 0) {
-        trace->block = HOME_NO_BLOCK;
+        trace->table = HOME_NO_BLOCK;
         return raise_error(error, "no shared memory for the trace");
     }
-    shoal_arena_uncharge(engine->home->arena, trace->block); /* the budget is for what is in flight */
-    for (unsigned i = 0; i < trace->rings && error >= 0; i++) {
-        error = shoal_ring_format(region, trace->block + i * footprint, TRACE_RING_BYTES);
-        if (error >= 0)
-            error = shoal_ring_attach(region, trace->block + i * footprint, &trace->ring[i]);
-    }
-#ifdef MADV_POPULATE_WRITE
-    for (unsigned i = 0; i < engine->worker_count && error >= 0; i++)
-        madvise(shoal_region_at(region, trace->block + i * footprint, footprint), footprint, MADV_POPULATE_WRITE);
-#endif
-    return error < 0 ? raise_error(error, "cannot map the rings of the trace") : 0;
+    shoal_arena_uncharge(engine->home->arena, trace->table);
+    memset(shoal_region_at(engine->home->region, trace->table, trace->rings * sizeof(uint64_t)), 0,
+           trace->rings * sizeof(uint64_t));
+    return 0;
 }
 
 static uint64_t dropped_by(struct engine *engine, unsigned index)
@@ -356,16 +326,20 @@ PyObject *engine_trace_start(struct engine *engine, PyObject *limit)
         trace = PyMem_RawCalloc(1, sizeof *trace);
         if (trace == NULL)
             return PyErr_NoMemory();
-        trace->block = HOME_NO_BLOCK;
+        trace->table = HOME_NO_BLOCK;
         engine->trace = trace;
-        if (make_rings(engine, trace) < 0) {
+        if (make_table(engine) < 0) {
             trace_free(engine);
             return NULL;
         }
     }
+    for (unsigned i = 0; i < engine->worker_most; i++) {
+        if (make_ring(engine, i) < 0)
+            return NULL;
+    }
     trace_drain(engine, true); /* what was written late, of an earlier one */
-    if (!list_begin(&trace->lives, sizeof(struct life), most) ||
-        !list_begin(&trace->seen, sizeof(union trace_record), most))
+    if (!trace_list_begin(&trace->lives, sizeof(struct life), most) ||
+        !trace_list_begin(&trace->seen, sizeof(union trace_record), most))
         return PyErr_NoMemory();
     trace->told_pid = 0;
     trace->steady = engine->state->ticks_steady > 0;
@@ -379,7 +353,8 @@ PyObject *engine_trace_start(struct engine *engine, PyObject *limit)
     trace->wall_ns = (int64_t)wall.tv_sec * 1000000000 + wall.tv_nsec;
     look_at_clock(trace, 0);
     engine->tracing = true;
-    shoal_taskqueue_set_notice(engine->queue, trace_notice(trace->block, trace->rings, trace->epoch));
+    shoal_taskqueue_set_notice(engine->queue, trace_notice(trace->table, trace->rings, trace->epoch));
+    SHOAL_PARENT_POINT("trace: begun", shoal_peer_signal(&engine->workers[0].peer, SIGKILL));
     Py_RETURN_NONE;
 }
 
@@ -391,10 +366,18 @@ static void stop(struct engine *engine)
         return;
     engine->tracing = false;
     shoal_taskqueue_set_notice(engine->queue, 0);
+    SHOAL_PARENT_POINT("trace: stopped", shoal_peer_signal(&engine->workers[0].peer, SIGKILL));
     trace_drain(engine, true);
     for (unsigned i = 0; i < trace->rings; i++)
         trace->dropped_seen += dropped_by(engine, i);
     look_at_clock(trace, 1);
+}
+
+static void give_back(struct engine *engine, uint64_t *block)
+{
+    if (*block != HOME_NO_BLOCK && engine->epoch == engine->state->fork_epoch)
+        shoal_arena_release(engine->home->arena, *block);
+    *block = HOME_NO_BLOCK;
 }
 
 void trace_close(struct engine *engine)
@@ -405,14 +388,13 @@ void trace_close(struct engine *engine)
     if (engine->queue != NULL && engine->epoch == engine->state->fork_epoch)
         stop(engine);
     for (unsigned i = 0; i < trace->rings && trace->ring != NULL; i++) {
-        if (trace->ring[i] != NULL)
-            shoal_ring_detach(trace->ring[i]);
+        if (trace->ring[i].ring != NULL)
+            shoal_ring_detach(trace->ring[i].ring);
+        give_back(engine, &trace->ring[i].block);
     }
     PyMem_RawFree(trace->ring);
     trace->ring = NULL;
-    if (trace->block != HOME_NO_BLOCK && engine->epoch == engine->state->fork_epoch)
-        shoal_arena_release(engine->home->arena, trace->block);
-    trace->block = HOME_NO_BLOCK;
+    give_back(engine, &trace->table);
 }
 
 void trace_forget(struct engine *engine)
@@ -426,8 +408,8 @@ void trace_free(struct engine *engine)
     if (engine->trace == NULL)
         return;
     trace_close(engine);
-    drop_chunks(&engine->trace->lives, 0);
-    drop_chunks(&engine->trace->seen, 0);
+    trace_list_drop(&engine->trace->lives, 0);
+    trace_list_drop(&engine->trace->seen, 0);
     PyMem_RawFree(engine->trace);
     engine->trace = NULL;
 }
@@ -444,8 +426,8 @@ PyObject *engine_trace_stop(struct engine *engine, PyObject *Py_UNUSED(ignored))
     if (!engine->dead)
         engine_drain_aside(engine);
     stop(engine);
-    PyObject *lives = bytes_of(&trace->lives, sizeof(struct life));
-    PyObject *seen = bytes_of(&trace->seen, sizeof(union trace_record));
+    PyObject *lives = trace_list_bytes(&trace->lives, sizeof(struct life));
+    PyObject *seen = trace_list_bytes(&trace->seen, sizeof(union trace_record));
     PyObject *result = NULL;
     if (lives != NULL && seen != NULL)
         result = Py_BuildValue("{sOsOs(KKLL)sLsKsK}", "lives", lives, "seen", seen, "clock", trace->ticks[0],
@@ -454,8 +436,8 @@ PyObject *engine_trace_stop(struct engine *engine, PyObject *Py_UNUSED(ignored))
                                trace->dropped_seen);
     Py_XDECREF(lives);
     Py_XDECREF(seen);
-    drop_chunks(&trace->lives, 1); /* the next trace has the first ones */
-    drop_chunks(&trace->seen, 1);
+    trace_list_drop(&trace->lives, 1); /* the next trace has the first ones */
+    trace_list_drop(&trace->seen, 1);
     trace->ns[0] = 0;
     return result;
 }

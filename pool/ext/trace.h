@@ -60,7 +60,7 @@ struct trace_pack {
 #define TRACE_PACK_HEAD 8u
 #define TRACE_OPEN_BYTES 32u /* of a TASK that has begun */
 
-/* What workers are told in the queue's notice: 0, or where their rings lie. */
+/* What workers are told in the queue's notice: 0, or where the table of their rings lies, and how long it is. */
 static inline uint64_t trace_notice(uint64_t offset, unsigned rings, uint32_t epoch)
 {
     return offset / 4096 | (uint64_t)rings << 32 | (uint64_t)(epoch & 0xfffff) << 44;
@@ -74,6 +74,7 @@ struct trace;
 
 PyObject *engine_trace_start(struct engine *engine, PyObject *limit);
 PyObject *engine_trace_stop(struct engine *engine, PyObject *unused);
+int trace_extend(struct engine *engine, unsigned count); /* so many workers are to be; 0, or -1 with an exception */
 uint64_t trace_ticks(const struct engine *engine);
 /* A task was published at that tick, and submitted at that one (0: it is not known). */
 void trace_published(struct engine *engine, struct entry *entry, uint32_t slot, uint64_t submitted, uint64_t written);

@@ -21,6 +21,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include <shoal/killpoint.h>
+
 #include "worker.h"
 
 #define ELEMENTS_MAX 1024u
@@ -28,8 +30,10 @@
 
 static void commit_pack(struct worker_trace *trace)
 {
-    if (trace->pack != NULL && trace->packed > 0)
+    if (trace->pack != NULL && trace->packed > 0) {
         shoal_ring_commit(trace->ring, TRACE_PACK_HEAD + trace->packed * sizeof(union trace_record));
+        SHOAL_KILL_POINT("trace: pack committed");
+    }
     trace->pack = NULL;
     trace->packed = 0;
     trace->open = NULL;
@@ -49,6 +53,7 @@ static bool begin_pack(struct engine *engine)
     trace->pack = place;
     trace->pack->epoch = (uint32_t)(trace->notice >> 44);
     trace->pack->reserved = 0;
+    SHOAL_KILL_POINT("trace: pack begun");
     return true;
 }
 
@@ -114,6 +119,7 @@ static uint16_t tell_name(struct engine *engine)
         record.name = (uint16_t)(trace->names + 1);
         if (!add(engine, &record))
             return 0;
+        SHOAL_KILL_POINT("trace: name told");
         known = &trace->known[trace->names++ % most];
         known->number = record.name;
         memcpy(known->text, record.text, sizeof record.text);
@@ -169,8 +175,9 @@ void trace_look(struct engine *engine, uint64_t notice)
     if (notice == 0 || side->index >= rings)
         return;
     if (trace->ring == NULL) { /* a later trace has the same ring */
-        if (shoal_ring_attach(engine->home->region, place + side->index * shoal_ring_footprint(TRACE_RING_BYTES),
-                              &trace->ring) < 0)
+        const uint64_t *table = shoal_region_at(engine->home->region, place, rings * sizeof *table);
+        if (table == NULL || table[side->index] == 0 ||
+            shoal_ring_attach(engine->home->region, table[side->index], &trace->ring) < 0)
             return;
         if (shoal_ring_protect(trace->ring, SHOAL_RING_WRITER) < 0) {
             shoal_ring_detach(trace->ring);
@@ -178,6 +185,7 @@ void trace_look(struct engine *engine, uint64_t notice)
             return;
         }
         map_ring(trace);
+        SHOAL_KILL_POINT("trace: ring mapped");
     }
     trace->steady = side->meter.steady;
     trace->stride = 1;
@@ -224,7 +232,9 @@ void trace_started(struct engine *engine, PyObject *function)
     record->task.claimed = trace->claimed;
     record->task.first = side->task.first_item + side->task.reserved;
     record->task.count = side->task.item_count - side->task.reserved;
+    SHOAL_KILL_POINT("trace: begin written");
     note(trace, TRACE_OPEN_BYTES);
+    SHOAL_KILL_POINT("trace: begin noted");
     trace->open = record;
 }
 
@@ -251,6 +261,7 @@ void trace_element(struct engine *engine, uint32_t item)
     record.elements.count = count;
     record.elements.first = item + 1 - count;
     add(engine, &record);
+    SHOAL_KILL_POINT("trace: elements told");
 }
 
 void trace_ended(struct engine *engine)
@@ -277,7 +288,9 @@ void trace_handed_in(struct engine *engine, bool raised)
         open->task.bytes_in = (uint32_t)bytes_in;
         open->task.bytes_out = (uint32_t)bytes_out;
         open->ending = ending;
+        SHOAL_KILL_POINT("trace: end written");
         note(trace, sizeof *open);
+        SHOAL_KILL_POINT("trace: end noted");
         return;
     }
     union trace_record record = record_of(engine, TRACE_END);
@@ -287,4 +300,5 @@ void trace_handed_in(struct engine *engine, bool raised)
     record.end.bytes_in = bytes_in;
     record.end.bytes_out = bytes_out;
     add(engine, &record);
+    SHOAL_KILL_POINT("trace: end apart");
 }

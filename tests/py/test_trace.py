@@ -16,6 +16,7 @@ import time
 import pytest
 
 import shoal
+from resizing import settle
 from tasks import TIMEOUT, Gate, fail_on_three, kill_self, square
 
 METHODS = ["fork", "spawn", "forkserver"]
@@ -25,6 +26,13 @@ ORDER = ("submitted", "written", "claimed", "started", "ended", "handed_in", "re
 def nap(seconds):
     time.sleep(seconds)
     return seconds
+
+
+def meet(place, count):
+    """Return when so many workers are here at the same time."""
+    (place / str(os.getpid())).touch()
+    while len(list(place.iterdir())) < count:
+        time.sleep(0.001)
 
 
 class Read:
@@ -168,6 +176,27 @@ def test_a_chunk_that_goes_on_in_another_worker_is_one_life_with_two_attempts(pa
     assert [event["args"]["attempt"] for event in read.tasks] == [0, 1]
     assert [event["args"]["first"] for event in read.tasks] == [0, 4]
     assert len(read.of("send")) == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_workers_that_come_by_resize_are_in_it_like_all_others(method, path):
+    """Also in a later trace, whether they came before it or in it; and where one takes the place of one that went."""
+    with shoal.Pool(1, context=method, resizable_to=6) as pool:
+        for size in (3, 4):
+            place = path.parent / str(size)
+            place.mkdir()
+            with pool.trace(path) as trace:
+                pool.apply(square, (1,))
+                pool.resize(size)
+                calls = [pool.apply_async(meet, (place, size)) for _ in range(size)]
+                for call in calls:
+                    call.get(TIMEOUT)
+            read = Read(path)
+            assert read.outcomes() == {"done": size + 1} and trace.dropped == 0
+            assert {event["args"]["worker"] for event in read.named("meet")} == set(range(size))
+            assert read.other["workers"] == size
+            pool.resize(1)
+            settle(pool, 1)
 
 
 def test_workers_killed_at_any_moment_leave_a_trace_that_can_be_read(path):
