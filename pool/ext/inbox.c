@@ -3,9 +3,12 @@
 #include "inbox.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#include <shoal/killpoint.h>
 
 #include "engine.h"
 #include "item.h"
@@ -87,6 +90,18 @@ void inbox_arrived(struct item *item)
 
 /* ---- attending ---- */
 
+#ifdef SHOAL_KILL_POINTS
+/* The one whose results we look at next: there is one, or it is being replaced. */
+static bool kill_working(struct engine *engine)
+{
+    for (unsigned i = 0; i < engine->worker_count; i++) {
+        if (engine->workers[i].peer.pidfd >= 0)
+            return shoal_peer_signal(&engine->workers[i].peer, SIGKILL) >= 0;
+    }
+    return false;
+}
+#endif
+
 bool inbox_attends_itself(const struct inbox *self)
 {
     return self->engine->attending == self && self->announcement == self->engine->announcements;
@@ -154,9 +169,11 @@ void inbox_attend(struct inbox *self)
     self->announcement = ++engine->announcements;
     engine->attending = self;
     uint32_t ticket = shoal_doorbell_announce(bell, SHOAL_URGENT);
+    SHOAL_PARENT_POINT("inbox: announced", kill_working(engine));
     int happened = SHOAL_WAIT_RANG;
     if (!engine_has_arrivals(engine))
         happened = polls_bell ? 0 : shoal_waiter_arm(self->waiter, bell, ticket);
+    SHOAL_PARENT_POINT("inbox: armed", kill_working(engine));
     if (happened > 0) {
         notify(self);
     } else if (happened < 0) { /* the loop has moved to another thread, or the kernel refuses */
@@ -286,6 +303,7 @@ PyObject *inbox_collect(struct inbox *self, PyObject *Py_UNUSED(ignored))
     Py_INCREF(self);
     inbox_stop_attending(self);
     clear_notice(self); /* first: what happens from now on makes it readable again */
+    SHOAL_PARENT_POINT("inbox: notice cleared", kill_working(engine));
     if (self->waiter != NULL && shoal_waiter_collect(self->waiter) < 0)
         inbox_drop_waiter(self);
     if (!engine->dead) {
@@ -293,6 +311,7 @@ PyObject *inbox_collect(struct inbox *self, PyObject *Py_UNUSED(ignored))
         engine_take_all(engine);
         self->collecting = false;
     }
+    SHOAL_PARENT_POINT("inbox: collected", kill_working(engine));
     inbox_deliver(self);
     if (self->first != NULL)
         notify(self);

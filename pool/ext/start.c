@@ -19,6 +19,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <shoal/killpoint.h>
+
 #define FAILED_STARTS_MAX(engine) (3u * (engine)->worker_count + 3u)
 #define KILLED_PAUSE_NS INT64_C(200000000)
 #ifdef SHOAL_KILL_POINTS
@@ -125,6 +127,7 @@ int engine_start_worker(struct engine *engine, unsigned index)
         goto failed;
     worker->incarnation++;
     worker->seen_bytes = 0;
+    SHOAL_PARENT_POINT("resize: started", shoal_peer_signal(&worker->peer, SIGKILL));
     worker->stopped = false; /* who marked it during the fork could not tell it */
     if (engine->terminated != NULL || engine->broken != NULL) { /* another thread ended the pool during the fork */
         worker->stopped = true;

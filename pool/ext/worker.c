@@ -356,6 +356,7 @@ static int serve(struct engine *engine)
     struct record bye = {.kind = RECORD_BYE, .block_offset = HOME_NO_BLOCK, .adopted = HOME_NO_BLOCK};
     SHOAL_KILL_POINT("bye: to be said");
     result_send_plain(engine, &bye);
+    SHOAL_KILL_POINT("bye: said");
     return 0;
 }
 

@@ -49,6 +49,7 @@ void worker_read_orders(struct engine *engine)
             side->stop = true;
         } else if (order.kind == ORDER_RETIRE) {
             side->retire = true;
+            SHOAL_KILL_POINT("resize: told to end");
         } else if (order.kind == ORDER_SWEEP) {
             side->sweep_asked = order.size_bytes;
             SHOAL_KILL_POINT("sweep: asked");
