@@ -119,6 +119,7 @@ void shoal_region_free(struct shoal_region *region)
 {
     if (!region)
         return;
+    shoal_region_forget_aside(region);
     if (region->base)
         shoal__sys_munmap(region->base, (size_t)region->size_bytes);
     if (region->fd >= 0)
@@ -159,18 +160,11 @@ bool shoal_region_contains(const struct shoal_region *region, const void *addres
     return true;
 }
 
-/* Whole pages, inside the region. */
-static bool is_page_range(const struct shoal_region *region, uint64_t offset, uint64_t length_bytes)
-{
-    return (offset | length_bytes) % region->page_bytes == 0 &&
-           shoal__range_inside(region->size_bytes, offset, length_bytes);
-}
-
 /* ---- backing ---- */
 
 int shoal_region_reserve(struct shoal_region *region, uint64_t offset, uint64_t length_bytes)
 {
-    if (!is_page_range(region, offset, length_bytes))
+    if (!shoal__is_page_range(region, offset, length_bytes))
         return -EINVAL;
     if (region->named)
         return 0;
@@ -195,7 +189,7 @@ int shoal_region_reserve(struct shoal_region *region, uint64_t offset, uint64_t 
 
 int shoal_region_discard(struct shoal_region *region, uint64_t offset, uint64_t length_bytes)
 {
-    if (!is_page_range(region, offset, length_bytes) || offset < SHOAL_REGION_HEADER_BYTES)
+    if (!shoal__is_page_range(region, offset, length_bytes) || offset < SHOAL_REGION_HEADER_BYTES)
         return -EINVAL;
     if (region->named)
         return -ENOTSUP; /* whoever opens it next relies on there being no holes */
@@ -210,7 +204,7 @@ int shoal_region_discard(struct shoal_region *region, uint64_t offset, uint64_t 
 
 int shoal_region_populate(struct shoal_region *region, uint64_t offset, uint64_t length_bytes, bool write)
 {
-    if (!is_page_range(region, offset, length_bytes))
+    if (!shoal__is_page_range(region, offset, length_bytes))
         return -EINVAL;
     if (length_bytes == 0)
         return 0;
@@ -223,14 +217,14 @@ int shoal_region_populate(struct shoal_region *region, uint64_t offset, uint64_t
 
 int shoal_region_protect(struct shoal_region *region, uint64_t offset, uint64_t length_bytes, bool writable)
 {
-    if (!is_page_range(region, offset, length_bytes))
+    if (!shoal__is_page_range(region, offset, length_bytes))
         return -EINVAL;
     return shoal__sys_mprotect(region->base + offset, (size_t)length_bytes, PROT_READ | (writable ? PROT_WRITE : 0));
 }
 
 int shoal_region_privatize(struct shoal_region *region, uint64_t offset, uint64_t length_bytes)
 {
-    if (!is_page_range(region, offset, length_bytes) || length_bytes == 0)
+    if (!shoal__is_page_range(region, offset, length_bytes) || length_bytes == 0)
         return -EINVAL;
     void *mapped;
     return shoal__sys_mmap(region->base + offset, length_bytes, PROT_READ | PROT_WRITE,
@@ -239,7 +233,7 @@ int shoal_region_privatize(struct shoal_region *region, uint64_t offset, uint64_
 
 int shoal_region_share(struct shoal_region *region, uint64_t offset, uint64_t length_bytes, bool writable)
 {
-    if (!is_page_range(region, offset, length_bytes) || length_bytes == 0)
+    if (!shoal__is_page_range(region, offset, length_bytes) || length_bytes == 0)
         return -EINVAL;
     void *mapped;
     return shoal__sys_mmap(region->base + offset, length_bytes, PROT_READ | (writable ? PROT_WRITE : 0),
@@ -249,7 +243,7 @@ int shoal_region_share(struct shoal_region *region, uint64_t offset, uint64_t le
 int shoal_region_mirror(struct shoal_region *region, uint64_t offset, uint64_t length_bytes, void **ret_address)
 {
     void *both;
-    if (!is_page_range(region, offset, length_bytes) || length_bytes == 0 || length_bytes > SIZE_MAX / 2)
+    if (!shoal__is_page_range(region, offset, length_bytes) || length_bytes == 0 || length_bytes > SIZE_MAX / 2)
         return -EINVAL;
     size_t length = (size_t)length_bytes;
     /* One mapping takes the room of both, so that nothing else can slip in between the two that replace it. */

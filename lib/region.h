@@ -9,8 +9,18 @@
 
 #define SHOAL__NAME_MAX 255
 
+/* A range that was found unwritten when this process had had so many page faults. */
+struct shoal__clean {
+    uint64_t first, bytes, faults;
+    pid_t pid;
+};
+
 struct shoal_region {
     uint8_t *base; /* main mapping, read and write */
+    uint8_t *aside; /* region_aside.c: a second one; NULL until it is needed */
+    bool no_aside;  /* it cannot be had */
+    unsigned aside_count; /* ranges that are set aside */
+    struct shoal__clean clean;
     uint64_t size_bytes;
     uint64_t page_bytes; /* of the system */
     int fd;
@@ -29,6 +39,20 @@ static inline bool shoal__range_inside(uint64_t size_bytes, uint64_t offset, uin
 
 /* Round a size up to whole pages; 0 if that overflows or the size is 0. */
 uint64_t shoal__region_round(uint64_t size_bytes);
+
+/* Whole pages, inside the region. */
+static inline bool shoal__is_page_range(const struct shoal_region *region, uint64_t offset, uint64_t length_bytes)
+{
+    return (offset | length_bytes) % region->page_bytes == 0 &&
+           shoal__range_inside(region->size_bytes, offset, length_bytes);
+}
+
+/* ---- region_aside.c ---- */
+/* Is there in this range, whole pages of a private mapping of a file, a page that is not the file's? 1, 0, or -errno.
+ * pagemap_fd: /proc/self/pagemap. */
+int shoal__pagemap_has_own(int pagemap_fd, const uint8_t *address, uint64_t length_bytes);
+/* The same without PAGEMAP_SCAN. */
+int shoal__pagemap_reads_own(int pagemap_fd, const uint8_t *address, uint64_t length_bytes);
 
 /* ---- region_huge.c ---- */
 #define SHOAL__HUGE_BYTES (UINT64_C(2) << 20)

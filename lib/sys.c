@@ -83,6 +83,11 @@ int shoal__sys_munmap(void *address, size_t length_bytes)
     return result(munmap(address, length_bytes));
 }
 
+int shoal__sys_mremap(void *address, size_t length_bytes, int flags, void *to)
+{
+    return mremap(address, length_bytes, length_bytes, flags, to) == MAP_FAILED ? -errno : 0;
+}
+
 int shoal__sys_mprotect(void *address, size_t length_bytes, int protection)
 {
     return result(mprotect(address, length_bytes, protection));

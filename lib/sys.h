@@ -31,6 +31,7 @@ int shoal__sys_fcntl(int fd, int command, long argument);
 int shoal__sys_mmap(void *address, size_t length_bytes, int protection, int flags, int fd, uint64_t offset,
                     void **ret_address);
 int shoal__sys_munmap(void *address, size_t length_bytes);
+int shoal__sys_mremap(void *address, size_t length_bytes, int flags, void *to);
 int shoal__sys_mprotect(void *address, size_t length_bytes, int protection);
 int shoal__sys_madvise(void *address, size_t length_bytes, int advice);
 /* Page faults of this process so far, in all its threads, those on behalf of system calls included. */

@@ -100,6 +100,18 @@ SHOAL_API int shoal_region_privatize(struct shoal_region *region, uint64_t offse
 SHOAL_API int shoal_region_share(struct shoal_region *region, uint64_t offset, uint64_t length_bytes, bool writable);
 
 /*
+ * As privatize, while other threads read and write there; what it costs hardly grows with the range, and neither does
+ * taking it back, which shows the region again, as it was or was written by others. Ranges are taken back as they were
+ * set aside. -ENOMEM, -EMFILE: too many mappings; nothing has changed.
+ * In a forked child such a range is private as well; the child calls forget_aside, once, and uses share to undo it.
+ */
+SHOAL_API int shoal_region_set_aside(struct shoal_region *region, uint64_t offset, uint64_t length_bytes);
+SHOAL_API int shoal_region_take_back(struct shoal_region *region, uint64_t offset, uint64_t length_bytes);
+SHOAL_API void shoal_region_forget_aside(struct shoal_region *region);
+/* Of a part of a private range: 1: nothing was written there; 0: something was; or -errno: it cannot be known. */
+SHOAL_API int shoal_region_is_unwritten(struct shoal_region *region, uint64_t offset, uint64_t length_bytes);
+
+/*
  * Map a page-aligned range twice, back to back, so that a record that wraps is contiguous. Inherited by fork.
  * shoal_region_unmirror() undoes it; shoal_region_protect_mirror() changes both halves.
  */

@@ -3,6 +3,7 @@
 #include "block.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 #include "engine.h"
 
@@ -92,11 +93,26 @@ static void *shadow_take(struct home *home, uint64_t start, uint64_t size_bytes)
     return shoal_shadow_take(home->shadow, start, size_bytes, &address) < 0 ? NULL : address;
 }
 
+/* From its file: in this process the range may be private, and have been written. */
+static int read_region(struct home *home, uint8_t *to, uint64_t start, uint64_t size_bytes)
+{
+    while (size_bytes > 0) {
+        ssize_t got = pread(shoal_region_fd(home->region), to, size_bytes, (off_t)start);
+        if (got <= 0 && !(got < 0 && errno == EINTR))
+            return got < 0 ? -errno : -EIO;
+        if (got <= 0)
+            continue;
+        to += got;
+        start += (uint64_t)got;
+        size_bytes -= (uint64_t)got;
+    }
+    return 0;
+}
+
 PyObject *block_private(struct module_state *state, struct home *home, uint64_t offset, uint64_t start,
                         uint64_t size_bytes)
 {
-    const void *source = shoal_region_at(home->region, start, size_bytes);
-    if (source == NULL || size_bytes == 0) {
+    if (shoal_region_at(home->region, start, size_bytes) == NULL || size_bytes == 0) {
         raise_damaged(state, "a buffer lies outside of the region");
         return NULL;
     }
@@ -119,14 +135,29 @@ PyObject *block_private(struct module_state *state, struct home *home, uint64_t 
         Py_DECREF((PyObject *)self);
         return PyErr_NoMemory();
     }
-    memcpy(self->heap, source, size_bytes);
+    int error = read_region(home, self->heap, start, size_bytes);
+    if (error < 0) {
+        raise_error(error, "cannot read the shared region");
+        Py_DECREF((PyObject *)self);
+        return NULL;
+    }
     block_link(self);
     return (PyObject *)self;
 }
 
 bool block_is_unwritten(const struct block *block, const void *address, uint64_t size_bytes)
 {
+    if (block->private_here) {
+        uint64_t start = block->start + (uint64_t)((const uint8_t *)address - block->address);
+        return shoal_region_is_unwritten(block->home->region, start, size_bytes) == 1;
+    }
     return block->shadowed != NULL && shoal_shadow_is_clean(block->shadowed->shadow, address, size_bytes) == 1;
+}
+
+void block_sent(struct block *block)
+{
+    if (block->mode == BLOCK_AS_COPY && block->lent && !block->private_here && !block->packed)
+        block->private_here = shoal_region_set_aside(block->home->region, block->offset, block_pages(block)) == 0;
 }
 
 struct block *block_allocate(struct module_state *state, uint64_t size_bytes, enum block_mode mode)
@@ -185,7 +216,10 @@ static void block_dealloc(struct block *self)
     home_release(self->shadowed);
     PyMem_RawFree(self->heap);
     if (self->home != NULL && self->epoch == state->fork_epoch) {
-        shoal_arena_release(self->home->arena, self->offset);
+        /* Memory that is not the region's again must not be used again. */
+        if (!self->private_here ||
+            shoal_region_take_back(self->home->region, self->offset, block_pages(self)) == 0)
+            shoal_arena_release(self->home->arena, self->offset);
         engines_memory_freed(state, self->size_bytes);
     } else if (state->serving != NULL) {
         worker_block_gone(state->serving, self);
@@ -203,12 +237,14 @@ static void block_dealloc(struct block *self)
 
 static int block_getbuffer(struct block *self, Py_buffer *view, int flags)
 {
+    self->lent |= !self->frozen;
     return PyBuffer_FillInfo(view, (PyObject *)self, self->address, (Py_ssize_t)self->size_bytes, self->frozen, flags);
 }
 
 static PyObject *block_freeze(struct block *self, PyObject *Py_UNUSED(ignored))
 {
     self->frozen = true;
+    self->lent = false;
     Py_RETURN_NONE;
 }
 
@@ -277,7 +313,8 @@ PyDoc_STRVAR(block_doc,
 
 static PyMethodDef block_methods[] = {
     {"freeze", (PyCFunction)block_freeze, METH_NOARGS,
-     PyDoc_STR("freeze($self, /)\n--\n\nBuffers taken from now on are read-only.")},
+     PyDoc_STR("freeze($self, /)\n--\n\nBuffers taken from now on are read-only, and the caller has all that were "
+               "taken before.")},
     {NULL, NULL, 0, NULL},
 };
 

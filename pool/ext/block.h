@@ -47,7 +47,8 @@ struct block {
     enum block_mode mode;
     bool frozen;
     bool writable_here; /* in a worker: its pages are, in the mapping of the region */
-    bool private_here;  /* in a child: its pages are mapped privately, in place */
+    bool lent; /* somebody may have a writable buffer of it */
+    bool private_here;  /* its pages are mapped privately, in place: in a child, or because it was sent */
     bool of_task; /* in a worker: one of the blocks of the task at hand */
     bool kept; /* in a worker: the parent knows that we hold it, and wants to hear when we do not */
     bool packed; /* it is what handle.h describes: a handle to all of it arrives as such, a part of it as a copy */
@@ -68,8 +69,14 @@ PyObject *block_map(struct module_state *state, uint8_t *address, uint64_t offse
  */
 PyObject *block_private(struct module_state *state, struct home *home, uint64_t offset, uint64_t start,
                         uint64_t size_bytes);
-/* Does a PRIVATE block still show, in this range, what the arena block has? */
+/* Does a private block, PRIVATE or private_here, still show in this range what the arena block has? */
 bool block_is_unwritten(const struct block *block, const void *address, uint64_t size_bytes);
+
+/*
+ * A user's block is sent by handle: from now on what is written through buffers of it that are out, whatever their
+ * flags say, is this process's alone, as if a copy had been sent. Where no mapping can be had, it stays as it is.
+ */
+void block_sent(struct block *block);
 
 /* New reference to a buffer exporter over [offset_in_block, + size). */
 PyObject *view_new(struct block *block, uint64_t offset_in_block, uint64_t size_bytes, bool readonly);

@@ -220,6 +220,8 @@ PyObject *module_after_fork_child(PyObject *module, PyObject *Py_UNUSED(unused))
     struct engine *forking = forking_engine(state);
     struct engine *served = state->serving; /* a task of a worker forked us */
     foreign_forget(state);
+    if (state->home != NULL)
+        shoal_region_forget_aside(state->home->region);
     uint64_t epoch = state->fork_epoch++;
     for (struct engine *engine = state->engines; engine != NULL; engine = engine->next) {
         if (engine->epoch == epoch)

@@ -133,9 +133,9 @@ static void find_block(struct outgoing *out, struct taken *taken)
     }
     uint64_t offset = block->start + (uint64_t)((uint8_t *)taken->view.buf - block->address);
     bool is_own = block == out->own_block && !overlaps_adopted(out, offset, taken->size_bytes);
-    if (block->kind == BLOCK_USER || block->kind == BLOCK_BORROWED ||
-        (block->kind == BLOCK_PRIVATE &&
-         block_is_unwritten(block, taken->view.buf, taken->size_bytes)))
+    bool whole = (block->kind == BLOCK_USER && !block->private_here) || block->kind == BLOCK_BORROWED;
+    if (whole || ((block->kind == BLOCK_PRIVATE || block->kind == BLOCK_USER) &&
+                  block_is_unwritten(block, taken->view.buf, taken->size_bytes)))
         taken->kind = BUFFER_SHARED;
     else if (is_own)
         taken->kind = BUFFER_ADOPTED;
@@ -190,6 +190,8 @@ static int outgoing_take(void *context, PyObject *exporter)
         taken_drop(taken);
         return 0;
     }
+    if (taken->kind == BUFFER_SHARED && taken->block->kind == BLOCK_USER)
+        block_sent(taken->block);
     if (taken->kind != BUFFER_IN_MESSAGE)
         PyBuffer_Release(&taken->view); /* the block keeps the memory; the array itself may go */
     out->taken_count++;

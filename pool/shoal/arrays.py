@@ -3,8 +3,8 @@
 
 The semantics stay those of a copy. What arrives can be written, and nobody else sees it: the pages that are written
 are copied, the others are the one memory that all read. The array itself freezes when it is first sent (writing to it
-raises from then on), so that no task sees what the sender writes later. A view that was made of it before keeps its
-own flag: docs/failure.md.
+raises from then on). A view that was made of it before keeps its own flag, but what is written through it is the
+sender's alone, and the array is a copy when it is next sent: no task sees what the sender writes later.
 """
 
 from __future__ import annotations

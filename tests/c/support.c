@@ -284,6 +284,8 @@ WRAP(fcntl, (int fd, int command, long argument), (fd, command, argument))
 WRAP(mmap, (void *address, size_t length, int protection, int flags, int fd, uint64_t offset, void **ret),
      (address, length, protection, flags, fd, offset, ret))
 WRAP(madvise, (void *address, size_t length, int advice), (address, length, advice))
+WRAP(mremap, (void *address, size_t length, int flags, void *to), (address, length, flags, to))
+WRAP(pagemap_finds_own, (int fd, const void *address, uint64_t length), (fd, address, length))
 WRAP(shm_open, (const char *name, int flags, mode_t mode), (name, flags, mode))
 WRAP(pipe2, (int fds[2], int flags), (fds, flags))
 WRAP(eventfd, (unsigned initial, int flags), (initial, flags))

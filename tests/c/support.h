@@ -72,7 +72,9 @@ const char *test_name(const char *suffix);
     X(fallocate)                                                                                                       \
     X(fcntl)                                                                                                           \
     X(mmap)                                                                                                            \
+    X(mremap)                                                                                                          \
     X(madvise)                                                                                                         \
+    X(pagemap_finds_own)                                                                                               \
     X(shm_open)                                                                                                        \
     X(pipe2)                                                                                                           \
     X(eventfd)                                                                                                         \
