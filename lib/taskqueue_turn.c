@@ -29,7 +29,7 @@
 #define CREDIT_NS 20000000
 #define LONGEST_NS 10000000  /* what one can cost: a slice of the scheduler; who takes longer is no stranger */
 #define TIMES 32
-#define SLEEP_EVERY 32
+#define SLEEP_EVERY 256
 
 void shoal__turn_account(struct shoal__turn *turn, int64_t end_ns, int64_t took_ns)
 {
