@@ -156,6 +156,9 @@ static int handle_make(struct shoal_region *region, uint64_t offset, const struc
         shoal_taskqueue_free(queue);
         return status;
     }
+    queue->turn.steady = shoal_ticks_steady();
+    for (uint32_t i = 0; i < queue->worker_count; i++)
+        queue->minds[i].turn.steady = queue->turn.steady;
     *ret_at = at;
     *ret_queue = queue;
     return 0;

@@ -38,10 +38,13 @@ enum shoal__slot_status { SHOAL__SLOT_FREE = 0, SHOAL__SLOT_ACQUIRED, SHOAL__SLO
 struct shoal__turn {
     int64_t owed_ns;       /* time that it has cost, less what it has saved */
     int64_t not_before_ns; /* then it is tried again */
-    uint64_t count;
+    uint64_t base_ticks;   /* shoal_ticks() at base_ns: what they are worth */
+    int64_t base_ns;
+    uint32_t count;
+    bool steady; /* shoal_ticks_steady() */
 };
 
-/* What a worker remembers of itself, in private memory; a cache line, as workers may be threads. */
+/* What a worker remembers of itself, in private memory; two cache lines, as workers may be threads. */
 struct shoal__queue_mind {
     uint32_t failed_spins; /* in a row */
     uint32_t skipped_spins;
@@ -52,9 +55,9 @@ struct shoal__queue_mind {
     int64_t seen_ns;
     uint8_t slow_ticks; /* in a row */
     bool crowded;       /* there was more work than for those who came, since it last went to sleep */
-    uint8_t pad[6];
+    uint8_t pad[54];
 };
-static_assert(sizeof(struct shoal__queue_mind) == SHOAL__CACHE_LINE, "no false sharing between threads");
+static_assert(sizeof(struct shoal__queue_mind) == 2 * SHOAL__CACHE_LINE, "no false sharing between threads");
 
 struct shoal_taskqueue {
     struct shoal_region *region;

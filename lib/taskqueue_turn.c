@@ -9,6 +9,9 @@
  * The protocol: whoever has nothing to do and sees the other on its own CPU yields a few times before it announces
  * itself and sleeps. Nothing is announced meanwhile, so nobody has to be woken: it is a spin in which the other runs.
  *
+ * A yield that was quick is timed by the CPU's counter alone, where that is steady: with four looks at the clock a round
+ * trip took a thirtieth longer.
+ *
  * Now and then one sleeps all the same: it is when somebody is woken that the scheduler looks for an idle CPU, and two
  * that spin on two of them take half the time.
  *
@@ -30,6 +33,11 @@
 #define LONGEST_NS 10000000  /* what one can cost: a slice of the scheduler; who takes longer is no stranger */
 #define TIMES 32
 #define SLEEP_EVERY 256
+#if defined(__aarch64__)
+#define SURELY_QUICK_TICKS 1000 /* 1 to 50 us of a counter of 20 MHz to 1 GHz */
+#else
+#define SURELY_QUICK_TICKS 20000 /* 4 to 20 us of a counter of 1 to 5 GHz; 20 us of the clock */
+#endif
 
 void shoal__turn_account(struct shoal__turn *turn, int64_t end_ns, int64_t took_ns)
 {
@@ -44,19 +52,45 @@ void shoal__turn_account(struct shoal__turn *turn, int64_t end_ns, int64_t took_
     }
 }
 
+/*
+ * From `then` to `now`, in nanoseconds. A tick is worth what it was since the last time that this was asked, which is
+ * long ago beside what is measured.
+ */
+static int64_t elapsed_ns(struct shoal__turn *turn, uint64_t then, uint64_t now, int64_t now_ns)
+{
+    double worth = now > turn->base_ticks ? (double)(now_ns - turn->base_ns) / (double)(now - turn->base_ticks) : 0;
+    turn->base_ticks = now;
+    turn->base_ns = now_ns;
+    return (int64_t)((double)(now - then) * worth);
+}
+
 bool shoal__turn_give(struct shoal__turn *turn, bool (*ready)(void *), void *arg)
 {
-    int64_t begin_ns = shoal_now_ns();
-    if (begin_ns < turn->not_before_ns || ++turn->count % SLEEP_EVERY == 0)
+    if (turn->not_before_ns != 0) {
+        if (shoal_now_ns() < turn->not_before_ns)
+            return false;
+        turn->not_before_ns = 0;
+    }
+    if (++turn->count % SLEEP_EVERY == 0)
         return false;
     bool is_ready = false;
+    uint64_t begin = shoal_ticks(turn->steady);
+    if (turn->base_ns == 0) {
+        turn->base_ns = shoal_now_ns();
+        turn->base_ticks = begin;
+    }
     for (int tries = 0; tries < TRIES && !is_ready; tries++) {
         shoal__sys_yield();
         is_ready = ready(arg);
     }
-    int64_t end_ns = shoal_now_ns();
-    if (is_ready || end_ns - begin_ns > QUICK_NS) /* a quick one for nothing has neither cost nor saved */
-        shoal__turn_account(turn, end_ns, end_ns - begin_ns);
+    uint64_t end = shoal_ticks(turn->steady);
+    if (end - begin > SURELY_QUICK_TICKS) {
+        int64_t end_ns = shoal_now_ns(), took_ns = elapsed_ns(turn, begin, end, end_ns);
+        if (is_ready || took_ns > QUICK_NS) /* a quick one for nothing has neither cost nor saved */
+            shoal__turn_account(turn, end_ns, took_ns);
+    } else if (is_ready) {
+        shoal__turn_account(turn, 0, 0);
+    }
     return is_ready;
 }
 

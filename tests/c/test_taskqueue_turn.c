@@ -46,6 +46,26 @@ static void nobody_gives_way_to_strangers_for_long(void)
     ASSERT_EQ(shoal__turn_give(&turn, ask, &other), true);
 }
 
+static bool ask_for_long(void *arg)
+{
+    int64_t begin_ns = shoal_now_ns();
+    while (shoal_now_ns() < begin_ns + *(int64_t *)arg)
+        ;
+    return true;
+}
+
+static void a_long_turn_is_owed_whatever_it_was_timed_by(void)
+{
+    int64_t long_ns = MS;
+    struct shoal__turn turns[] = { { .steady = false }, { .steady = shoal_ticks_steady() } };
+    for (int i = 0; i < 2; i++)
+        for (int turn = 1; turn <= 3; turn++) {
+            int64_t owed_ns = turns[i].owed_ns;
+            ASSERT_EQ(shoal__turn_give(&turns[i], ask_for_long, &long_ns), true);
+            CU_ASSERT(turns[i].owed_ns > owed_ns + long_ns * 9 / 10 || turns[i].not_before_ns != 0);
+        }
+}
+
 static void what_is_in_the_way_now_and_then_does_not_end_the_turns(void)
 {
     struct shoal__turn turn = { 0 };
@@ -81,6 +101,7 @@ int main(void)
         { "a turn ends when the other is ready, or does not get ready",
           a_turn_ends_when_the_other_is_ready_or_does_not_get_ready },
         { "nobody gives way to strangers for long", nobody_gives_way_to_strangers_for_long },
+        { "a long turn is owed, whatever it was timed by", a_long_turn_is_owed_whatever_it_was_timed_by },
         { "what is in the way now and then does not end the turns",
           what_is_in_the_way_now_and_then_does_not_end_the_turns },
         { "only a worker that is awake counts as elsewhere", only_a_worker_that_is_awake_counts_as_elsewhere },
