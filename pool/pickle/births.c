@@ -54,7 +54,7 @@ void shoal__classes_clear(struct shoal_encoder *e)
     PyErr_Fetch(&type, &value, &traceback); /* what is dropped may run code */
     e->births = NULL;
     e->in_class = 0;
-    Py_CLEAR(e->texts);
+    shoal_texts_end(&e->texts);
     forget_late(e, 0);
     PyErr_Restore(type, value, traceback);
 }

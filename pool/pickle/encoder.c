@@ -107,7 +107,7 @@ int shoal__encoder_run(struct shoal_encoder *encoder, PyObject *obj)
     int result = run(encoder, obj);
     shoal__deep_leave(&encoder->stack, encoder->state);
     /* After a failure, what waits for a class must not be taken for what the next dump has put off. */
-    if (result < 0 || encoder->texts)
+    if (result < 0 || encoder->texts.slots)
         shoal__classes_clear(encoder);
     return result;
 }

@@ -12,9 +12,9 @@
 
 #include "code.h"
 #include "deep_stack.h"
-#include "memo_table.h"
 #include "opcodes.h"
 #include "state.h"
+#include "text_table.h"
 #include <stdbool.h>
 #include <string.h>
 
@@ -60,7 +60,7 @@ struct shoal_encoder {
     PyObject *codes;      /* dict: bytes -> the same bytes, for all of them; NULL while there is one only */
 
     unsigned in_class;           /* how many classes by value are under way, with what waits for them */
-    PyObject *texts;             /* dict: the strings in them -> the first that was equal */
+    struct shoal_texts texts;    /* begun with the first of them: strings by what they say */
     struct shoal_birth *births;  /* classes under way, innermost first (births.c) */
     struct shoal_birth *blocked; /* the one that stood in the way of the last save that failed */
     struct shoal_late *late;     /* what waits for births */

@@ -24,7 +24,7 @@ struct bulk {
     size_t memo_count_max; /* 0: no strings or bytes */
     size_t bytes_max;
     bool sparse;
-    bool by_text;          /* there are classes by value: equal strings are one (save_str.c) */
+    struct shoal_texts *texts; /* there are classes by value: equal strings are one (save_str.c); or NULL */
 };
 
 /* False: not possible here. */
@@ -49,7 +49,7 @@ static inline bool bulk_begin(struct shoal_encoder *e, struct bulk *bulk)
     if (e->hooks.out_of_band_min > 0 && e->hooks.out_of_band_min <= STR_SIZE_MAX)
         bulk->bytes_max = e->hooks.out_of_band_min - 1;
     bulk->sparse = e->sparse;
-    bulk->by_text = e->texts != NULL;
+    bulk->texts = e->texts.slots ? &e->texts : NULL;
     return true;
 }
 
@@ -111,13 +111,20 @@ static inline uint8_t *store_str(const struct bulk *bulk, uint8_t *at, PyObject 
     if (memo->count >= bulk->memo_count_max || memo->count > UINT32_MAX)
         return NULL;
     /* The memo holds references: what has only its container's cannot be in it. */
-    if (bulk->sparse && Py_REFCNT(str) <= 1 && !bulk->by_text)
+    if (bulk->sparse && Py_REFCNT(str) <= 1 && !bulk->texts)
         return store_text(at, str);
     struct shoal_memo_slot *slot = shoal_memo_place(memo, (uintptr_t)str);
     if (slot->generation == memo->generation)
         return store_get(at, slot->index);
-    if (bulk->by_text)
-        return bulk->sparse && Py_REFCNT(str) <= 1 ? store_text(at, str) : NULL;
+    if (bulk->texts) {
+        if (bulk->sparse && Py_REFCNT(str) <= 1)
+            return store_text(at, str);
+        PyObject *first = shoal_texts_find(bulk->texts, memo, str);
+        if (first)
+            return store_get(at, shoal_memo_place(memo, (uintptr_t)first)->index);
+        if (!shoal_texts_have_room(bulk->texts) || shoal_texts_add(bulk->texts, memo, str, memo->count) < 0)
+            return NULL; /* growing may fail */
+    }
     shoal_memo_fill(memo, slot, str);
     at = store_text(at, str);
     *at = OP_MEMOIZE;

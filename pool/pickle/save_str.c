@@ -214,20 +214,6 @@ int shoal__save_constant(struct shoal_encoder *e, PyObject *str)
     return e->binary ? save_utf8(e, str) : save_line(e, str);
 }
 
-/* With those that were written before the first class. */
-static int begin_texts(struct shoal_encoder *e)
-{
-    if (!(e->texts = PyDict_New()))
-        return -1;
-    for (size_t i = 0; i < e->memo.count; i++) {
-        PyObject *met = (PyObject *)(e->memo.keys[i] & ~SHOAL_MEMO_SHADOW);
-        if (!(e->memo.keys[i] & SHOAL_MEMO_SHADOW) && PyUnicode_CheckExact(met) &&
-            !PyDict_SetDefault(e->texts, met, met))
-            return -1;
-    }
-    return 0;
-}
-
 /*
  * The stream of a class by value, and of its instances, must not depend on which strings are interned or shared, which
  * is another thing wherever it was loaded: from the first class on, equal strings are one. It lives as long as the
@@ -236,24 +222,31 @@ static int begin_texts(struct shoal_encoder *e)
 static int save_equal_str(struct shoal_encoder *e, PyObject *obj)
 {
     int64_t index = shoal__find(e, obj);
-    if (index >= 0 && e->texts && !e->in_class)
+    if (index >= 0 && e->texts.slots && !e->in_class)
         return shoal__get_index(e, index);
-    if (!e->texts && begin_texts(e) < 0)
+    if (!e->texts.slots && shoal_texts_begin(&e->texts, &e->memo) < 0)
         return -1;
-    PyObject *first = PyDict_SetDefault(e->texts, obj, obj); /* borrowed */
-    if (!first)
-        return -1;
-    index = shoal__find(e, first);
+    PyObject *first = shoal_texts_find(&e->texts, &e->memo, obj); /* borrowed */
+    if (first)
+        index = shoal__find(e, first);
     if (index >= 0)
         return shoal__get_index(e, index);
-    return shoal__save_constant(e, first) < 0 ? -1 : shoal__put(e, first);
+    Py_INCREF(obj); /* a file's write() may drop what it sits in */
+    int result = shoal__save_constant(e, obj);
+    size_t place = e->memo.count;
+    if (result == 0)
+        result = shoal__put(e, obj);
+    if (result == 0 && e->memo.count > place) /* fast mode has no memo */
+        result = shoal_texts_add(&e->texts, &e->memo, obj, place);
+    Py_DECREF(obj);
+    return result;
 }
 
 int shoal__save_held_str(struct shoal_encoder *e, PyObject *obj, Py_ssize_t holders)
 {
     /* The memo holds references: what has only its holders' cannot be in it. */
     bool lone = Py_REFCNT(obj) <= holders;
-    if (e->in_class || (e->texts && !(lone && e->sparse)))
+    if (e->in_class || (e->texts.slots && !(lone && e->sparse)))
         return save_equal_str(e, obj);
     if (!lone) {
         int64_t index = shoal__find(e, obj);
