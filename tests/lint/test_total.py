@@ -157,6 +157,6 @@ def test_a_file_that_is_skipped_as_a_whole_is_no_failure_and_one_without_a_test_
     results.mkdir()
     file = tmp_path / "test_made_up.py"
     file.write_text(text)
-    command = ["tests/one-file", results, "py", sys.executable, file]
+    command = ["tests/one-file", results, "", sys.executable, file]
     assert subprocess.run(command, cwd=TOP, stdout=subprocess.DEVNULL).returncode == 0
     assert total(results)[-1] == summed
