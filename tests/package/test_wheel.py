@@ -3,7 +3,6 @@
 
 SHOAL_PACKAGE=few builds it once and without optimisation: for one more version of Python.
 """
-# alone: it compiles everything, on all cores
 
 import os
 import re

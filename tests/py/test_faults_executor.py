@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# alone: kills, and waits for ends of processes
 """What a fault costs where the calls are those of a `ProcessPoolExecutor`: over every kind of doorbell."""
 
 import asyncio

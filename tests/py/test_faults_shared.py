@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# alone: kills, and waits for ends of processes
 """Handles of shared objects where processes die, objects do not unpickle, threads race and memory runs out."""
 
 import contextlib

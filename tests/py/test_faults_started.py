@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# alone: kills, and waits for ends of processes
 """What a fault costs where workers are not forked: the same as where they are, with every kind of doorbell.
 
 One pool serves all tests of a start method and doorbell, so each of them also shows that it has survived those before.

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# alone: kills, and looks at who is left
 """What user code around a pool does: forks, threads that end, pools and programs of tasks, changes behind its back."""
 
 import os

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# alone: kills, and waits for ends of processes
 """Workers that die, stop or never start: their task has a clear error, the others go on, nobody hangs."""
 
 import contextlib

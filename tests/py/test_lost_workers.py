@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# alone: kills, and waits for ends of processes
 """What the error of a lost worker tells: the task, the cause, the memory; and that it runs nothing to find that out."""
 
 import ctypes

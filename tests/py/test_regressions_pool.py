@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# alone: loads all cores
 """What an attack on the pool brought to light: each defect once, by what is promised instead."""
 
 import concurrent.futures

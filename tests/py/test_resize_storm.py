@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# alone: kills at random while several threads fork
 """Threads resize a pool as they like while its workers are killed: every task has an outcome, and only one."""
 
 import contextlib

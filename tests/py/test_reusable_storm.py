@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# alone: several threads fork
 """`shoal.get_reusable_executor` asked for and used by several threads while it goes idle all the time."""
 
 import random
