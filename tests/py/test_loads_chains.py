@@ -12,7 +12,7 @@ import pytest
 
 import shoal
 
-MANY = 400_000
+MANY = 250_000
 BEARABLE = 40_000
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import shoal
 
-SIZES = [1, 2, 5, 3_000]  # a single part, a short batch, a tuple of its own opcode, several batches
+SIZES = [1, 2, 5, 2_100]  # a single part, a short batch, a tuple of its own opcode, several batches
 
 
 class Attributes:
