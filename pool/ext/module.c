@@ -201,6 +201,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->make_carried);
     Py_VISIT(state->opener);
     Py_VISIT(state->sweeper);
+    Py_VISIT(state->free_in_children);
     return state->pickle == NULL ? 0 : shoal_pickle_state_traverse(state->pickle, visit, arg);
 }
 
@@ -220,6 +221,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->make_carried);
     Py_CLEAR(state->opener);
     Py_CLEAR(state->sweeper);
+    Py_CLEAR(state->free_in_children);
     return state->pickle == NULL ? 0 : shoal_pickle_state_clear(state->pickle);
 }
 
@@ -279,6 +281,9 @@ static PyMethodDef module_methods[] = {
     {"_code_globals", module_code_globals, METH_O,
      PyDoc_STR("_code_globals($module, code, /)\n--\n\n"
                "The global names that a code object, or code nested in it, uses: a tuple.")},
+    {"_free_in_children", module_free_in_children, METH_O,
+     PyDoc_STR("_free_in_children($module, lock, /)\n--\n\n"
+               "In each child that is forked, free this RLock, if another thread than the one that forked held it.")},
     {"_after_fork_child", module_after_fork_child, METH_NOARGS, PyDoc_STR("Registered with os.register_at_fork.")},
     {NULL, NULL, 0, NULL},
 };

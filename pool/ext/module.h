@@ -43,6 +43,7 @@ struct module_state {
     PyObject *handle_type, *handle_reducer; /* configured: shoal._shared.Shared, and how it travels in a pool */
     PyObject *make_carried; /* configured: Block -> handle that arrives as a copy */
     PyObject *opener;       /* configured: (enum handle_place, object) -> the same with handles opened */
+    PyObject *free_in_children; /* list of locks, or NULL: see module_free_in_children */
     PyObject *sweeper;      /* configured where objects are kept for handles: forgets those that are not live */
     bool handle_arrived;    /* in a worker: the arguments at hand have a handle in them */
     PyObject *str_flags, *str_writeable, *str_base;
@@ -73,6 +74,7 @@ extern PyType_Spec engine_spec, item_spec, submitter_spec, group_spec, block_spe
 int fork_hooks_add(PyObject *module); /* once: 0 or -1 with an exception */
 /* Registered with os.register_at_fork. */
 PyObject *module_after_fork_child(PyObject *module, PyObject *unused);
+PyObject *module_free_in_children(PyObject *module, PyObject *lock);
 /* Give back what children held that have ended. One comparison when there are none. */
 void foreign_reap(struct module_state *state);
 

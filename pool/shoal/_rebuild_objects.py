@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import sys
 import threading
 import types
@@ -13,6 +12,8 @@ import typing
 import weakref
 from collections import OrderedDict, namedtuple
 from typing import Any
+
+from shoal import _ext
 
 __all__ = [
     "_cached_property",
@@ -132,15 +133,10 @@ def _memory_file(name: Any, content: str | bytes, position: int) -> Any:
 # Those that are in this process under the place that they were made at: module, qualified name, and a number for those
 # that share one. An object that comes home is the one that lives here.
 _living: weakref.WeakValueDictionary[tuple[str, str, int], Any] = weakref.WeakValueDictionary()
-_living_lock = threading.Lock()  # to look and to enter is one step
+_living_lock = threading.RLock()  # to look and to enter is one step
 
 
-def _renew_lock() -> None:
-    global _living_lock
-    _living_lock = threading.Lock()  # another thread may have held it at the fork
-
-
-os.register_at_fork(after_in_child=_renew_lock)
+_ext._free_in_children(_living_lock)
 
 
 def _place(obj: Any, module: str, qualname: str) -> int:

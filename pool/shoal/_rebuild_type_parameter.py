@@ -12,13 +12,14 @@ are afterwards.
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import threading
 import types
 import typing
 import weakref
 from typing import Any
+
+from shoal import _ext
 
 _lock = threading.RLock()  # a collection inside the lock may drop entries in the same thread
 _parameters: weakref.WeakValueDictionary[bytes, Any] = weakref.WeakValueDictionary()
@@ -28,12 +29,7 @@ _unfilled: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDicti
 _ORDINAL_SIZE = 4
 
 
-def _renew_lock() -> None:
-    global _lock
-    _lock = threading.RLock()  # another thread may have held it at the fork
-
-
-os.register_at_fork(after_in_child=_renew_lock)
+_ext._free_in_children(_lock)
 
 
 def one_text(text: Any) -> Any:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from _thread import RLock, _local
+from _thread import RLock, get_ident
 from collections.abc import Callable
 from pickle import PickleBuffer
 from typing import Any, Generic, TypeVar
@@ -45,7 +45,8 @@ _kept: dict[bytes, Shared[Any]] = {}
 _inherited: dict[bytes, _Ref] = {}
 _lent: set[bytes] = set()  # of those: in memory of a process that our parent was a worker of; not for long, maybe
 _lock = RLock()  # of the registry
-_packing = _local()  # .handles: those that the object has in it that this thread is packing
+_watching = False  # for forks: from the first handle on
+_packing: dict[int, list[Shared[Any]]] = {}  # by thread: handles that the object has in it that it is packing
 
 
 class Shared(Generic[T]):
@@ -113,7 +114,7 @@ class Shared(Generic[T]):
         return self._ref.source
 
     def __reduce__(self) -> tuple[Any, ...]:
-        handles: list[Shared[Any]] | None = getattr(_packing, "handles", None)
+        handles = _packing.get(get_ident())
         if handles is not None:
             handles.append(self)
         return _find_shared, (self._ref.token, self._about, os.getpid())
@@ -121,13 +122,17 @@ class Shared(Generic[T]):
 
 def make(obj: T, readonly: bool) -> Shared[T]:
     """Pack `obj` and return a handle to it."""
-    before = getattr(_packing, "handles", None)
+    thread = get_ident()
+    before = _packing.get(thread)
     handles: list[Shared[Any]] = []
-    _packing.handles = handles
+    _packing[thread] = handles
     try:
         source = _ext._pack(obj)
     finally:
-        _packing.handles = before
+        if before is None:
+            _packing.pop(thread, None)
+        else:
+            _packing[thread] = before
     about = f"{type(obj).__qualname__}, {_size(_ext._place(source)[1])}"
     return _new(os.urandom(16), source, False, readonly, about, tuple(dict.fromkeys(handles)))
 
@@ -155,6 +160,8 @@ def _new(
     ref.borrowed = borrowed
     handle._ref = ref
     if token:
+        if not _registry:
+            _watch_forks()
         _registry[token] = ref
     return handle
 
@@ -304,13 +311,14 @@ def _empty(ref: _Ref) -> None:
         handle._object = _CLOSED
 
 
+def _watch_forks() -> None:
+    global _watching
+    if not _watching:
+        _watching = True
+        os.register_at_fork(after_in_child=_after_fork)
+
+
 def _after_fork() -> None:
-    global _lock, _packing
-    _lock = RLock()
-    _packing = _local()
-    _kept.clear()
-    if not _registry:
-        return
     for ref in list(_registry.values()):
         handle = ref()
         if handle is not None:
@@ -325,6 +333,8 @@ def _after_fork() -> None:
 # The pickles name these by the place where all that pickles name is.
 for _function in (_shared, _shared_at, _find_shared, _ext._unpack):
     _function.__module__ = "shoal._rebuild"
-os.register_at_fork(after_in_child=_after_fork)
+_ext._free_in_children(_lock)
+os.register_at_fork(after_in_child=_packing.clear)
+os.register_at_fork(after_in_child=_kept.clear)
 _ext.configure(handle_type=Shared, handle_reducer=_reduce, make_carried=_carried, opener=_open_handles)
 Shared.__module__ = "shoal"

@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from shoal import _ext
+
 MAIN = "OMP_NUM_THREADS"  # read by nearly all of them, if they have none of their own
 VARIABLES = (
     MAIN,
@@ -55,21 +57,12 @@ def _is_fixed(variable: str) -> bool:
     return variable.startswith("NUMBA") and "numba" in sys.modules  # it refuses another number once it is loaded
 
 
-class _Told:
-    """Loaded libraries, in this process, while workers are forked: what they did before."""
-
-    lock = threading.Lock()
-    times = 0  # how many threads are forking
-    restore: Callable[[], object] | None = None
-
-
-def _forked() -> None:
-    _Told.lock = threading.Lock()
-    _Told.times = 0
-    _Told.restore = None
-
-
-os.register_at_fork(after_in_child=_forked)
+# Loaded libraries, in this process, while workers are forked: for each thread that forks, what has them do what they
+# did before.
+_told: list[Callable[[], object]] = []
+_lock = threading.RLock()
+_ext._free_in_children(_lock)
+os.register_at_fork(after_in_child=_told.clear)
 
 
 @contextmanager
@@ -79,18 +72,15 @@ def told(threads: int, variables: tuple[str, ...]) -> Iterator[None]:
     if libraries is None:
         yield
         return
-    with _Told.lock:
-        _Told.times += 1
-        if _Told.times == 1:
-            _Told.restore = libraries(threads)
+    with _lock:
+        _told.append(_told[0] if _told else libraries(threads))
     try:
         yield
     finally:
-        with _Told.lock:
-            _Told.times -= 1
-            if _Told.times == 0 and _Told.restore is not None:
-                _Told.restore()
-                _Told.restore = None
+        with _lock:
+            restore = _told.pop()
+            if not _told:
+                restore()
 
 
 def _loaded() -> Callable[[int], Callable[[], object]] | None:

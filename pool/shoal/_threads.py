@@ -15,13 +15,14 @@ of forks, and nearly every process has some. CUDA's are.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from shoal import _ext
 
 TASKS = Path("/proc/self/task")
 OURS = ("shoal", "iou-")  # names of native threads: the engine's, and those that the kernel makes for io_uring
@@ -31,12 +32,7 @@ _warned = False
 _filters = threading.RLock()  # held while they are changed: two threads may fork at a time
 
 
-def _free_filters() -> None:
-    if not _filters._is_owned():  # type: ignore[attr-defined]  # by another thread than the one that forked
-        _filters._at_fork_reinit()  # type: ignore[attr-defined]
-
-
-os.register_at_fork(after_in_child=_free_filters)
+_ext._free_in_children(_filters)
 
 
 def warn_before_fork() -> None:
