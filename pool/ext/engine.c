@@ -212,9 +212,12 @@ PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)engine;
 }
 
-PyObject *engine_start(struct engine *engine, PyObject *Py_UNUSED(ignored))
+PyObject *engine_start(struct engine *engine, PyObject *args)
 {
-    if (engine_check_process(engine) < 0)
+    PyObject *several = NULL;
+    if (!PyArg_ParseTuple(args, "|O:start", &several) || engine_check_process(engine) < 0)
+        return NULL;
+    if (several != NULL && engine->worker_count > 1 && engine_start_several(engine, several) < 0)
         return NULL;
     for (unsigned i = 0; i < engine->worker_count; i++) {
         if (engine->workers[i].peer.pidfd < 0 && engine_start_worker(engine, i) < 0)

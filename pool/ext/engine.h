@@ -325,6 +325,8 @@ int timeout_to_deadline(PyObject *timeout, int64_t *ret_deadline_ns);
 
 /* start.c */
 int engine_start_worker(struct engine *engine, unsigned index);
+/* Have `several` fork all of them: 0, or -1 with an exception. */
+int engine_start_several(struct engine *engine, PyObject *several);
 void engine_start_failed(struct engine *engine, const struct shoal_peer_exit *end); /* it died before it came up */
 void engine_start_succeeded(struct engine *engine);
 bool engine_starts_in_vain(struct engine *engine); /* enough have failed: the pool is broken */
@@ -396,7 +398,8 @@ void engine_init(struct engine *engine, struct module_state *state, uint64_t epo
 PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 void engine_dealloc(struct engine *engine);
 int engine_traverse(struct engine *engine, visitproc visit, void *arg);
-PyObject *engine_start(struct engine *engine, PyObject *unused);
+PyObject *engine_start(struct engine *engine, PyObject *args);
+PyObject *engine_forking(struct engine *engine, PyObject *index);
 PyObject *engine_inherit(struct engine *engine, PyObject *args);
 PyObject *engine_inherited_object(struct engine *engine, PyObject *number);
 /* NULL, or for outgoing.inheritance. */

@@ -111,18 +111,32 @@ static int watch(struct engine *engine, unsigned index, PyObject *started)
     return -1;
 }
 
-int engine_start_worker(struct engine *engine, unsigned index)
+static void about_to_fork(struct engine *engine, unsigned index)
 {
-    struct worker *worker = &engine->workers[index];
-    worker->stopped = worker->retired = false;
-    engine_inherit_fork(engine);
+    engine->workers[index].stopped = engine->workers[index].retired = false;
     meters_forking(engine, index);
     engine->forking_index = (int)index;
     engine->forking_thread = PyThread_get_thread_ident();
-    PyObject *start = Py_NewRef(engine->start);
-    PyObject *started = PyObject_CallFunction(start, "OI", (PyObject *)engine, index);
-    Py_DECREF(start);
-    engine->forking_index = -1;
+}
+
+PyObject *engine_forking(struct engine *engine, PyObject *index)
+{
+    long number = PyLong_AsLong(index);
+    if (number == -1 && PyErr_Occurred())
+        return NULL;
+    if (number < 0 || number >= (long)engine->worker_count || engine_check_process(engine) < 0) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_IndexError, "there is no such worker");
+        return NULL;
+    }
+    about_to_fork(engine, (unsigned)number);
+    Py_RETURN_NONE;
+}
+
+/* `start` has returned this (stolen; NULL: an exception is set) for a worker. -1: the engine was not open yet. */
+static int has_started(struct engine *engine, unsigned index, PyObject *started)
+{
+    struct worker *worker = &engine->workers[index];
     if (watch(engine, index, started) < 0)
         goto failed;
     worker->incarnation++;
@@ -154,4 +168,44 @@ failed:
     PyErr_Clear();
     engine->deaths_pending = true;
     return 0;
+}
+
+int engine_start_worker(struct engine *engine, unsigned index)
+{
+    engine_inherit_fork(engine);
+    about_to_fork(engine, index);
+    PyObject *start = Py_NewRef(engine->start);
+    PyObject *started = PyObject_CallFunction(start, "OI", (PyObject *)engine, index);
+    Py_DECREF(start);
+    engine->forking_index = -1;
+    return has_started(engine, index, started);
+}
+
+/*
+ * All of a new pool, forked with nothing in between: what the parent does after a fork costs it copies of pages, which
+ * the next fork takes away again.
+ */
+int engine_start_several(struct engine *engine, PyObject *several)
+{
+    PyObject *pids = PyList_New(0);
+    if (pids == NULL)
+        return -1;
+    engine_inherit_fork(engine);
+    PyObject *done = PyObject_CallFunction(several, "OIO", (PyObject *)engine, engine->worker_count, pids);
+    engine->forking_index = -1;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    int error = done == NULL ? -1 : 0;
+    Py_XDECREF(done);
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(pids) && i < (Py_ssize_t)engine->worker_count; i++) {
+        if (has_started(engine, (unsigned)i, Py_NewRef(PyList_GET_ITEM(pids, i))) == 0)
+            continue;
+        error = -1;
+        if (type == NULL)
+            PyErr_Fetch(&type, &value, &traceback);
+        PyErr_Clear();
+    }
+    Py_DECREF(pids);
+    PyErr_Restore(type, value, traceback);
+    return error;
 }

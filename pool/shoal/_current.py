@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from shoal import _ext
+
+Step = tuple[Callable[..., object], tuple[Any, ...]]  # what a process does to become a worker: see _settle.py
 
 
 class CurrentWorker(NamedTuple):
@@ -26,24 +30,19 @@ class CurrentWorker(NamedTuple):
     state: dict[Any, Any]
 
 
-class _Here:
-    """This process, if it is a worker."""
-
-    worker: CurrentWorker | None = None
-    cpus = 0
+_here = SimpleNamespace(worker=None, cpus=0)  # this process, if it is a worker
 
 
-def become(worker: CurrentWorker, cpus: int) -> None:
-    """Have this process be that worker, which may keep so many CPUs busy."""
-    _Here.worker = worker
-    _Here.cpus = cpus
+def becoming(worker: CurrentWorker, cpus: int) -> Step:
+    """Return what has a process be that worker, which may keep so many CPUs busy."""
+    return vars(_here).update, ({"worker": worker, "cpus": cpus},)
 
 
 def cpus_here() -> int | None:
     """Return how many CPUs a worker, or a process that it has forked, may keep busy; None in others."""
-    return _Here.cpus or None
+    return _here.cpus or None
 
 
 def current_worker() -> CurrentWorker | None:
     """Return which worker runs this; None in a process that is none, also in one that a task has forked."""
-    return _Here.worker if _ext.in_worker() else None
+    return _here.worker if _ext.in_worker() else None

@@ -28,6 +28,7 @@ from threading import get_ident
 from typing import Any, TextIO
 
 from shoal import _ext
+from shoal._current import Step
 
 LOGGING, WARNINGS, STDOUT, STDERR = "logging", "warnings", "stdout", "stderr"
 ALL = frozenset({LOGGING, WARNINGS, STDOUT, STDERR})
@@ -76,36 +77,47 @@ class Forwarding:
 
     # ---- in the worker ----
 
-    def begin(self) -> None:
-        """Before any of the user's code is there."""
+    def steps(self) -> list[Step]:
+        """Return what a worker does before any of the user's code is there."""
+        steps: list[Step] = []
         if LOGGING in self.what:
-            for name, level in (self.levels or {}).items():
-                logging.getLogger(name).setLevel(level)
             if self.levels is not None:
-                logging.disable(self.disabled)
-            self.handlers_so_far()
-            logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign,assignment]
+                steps.append((self._set_levels, (self.levels,)))
+            known: list[Any] = []
+            steps.append((known.extend, (logging._handlerList,)))  # type: ignore[attr-defined]
+            steps.append((setattr, (_Inherited, "references", known)))
+            steps.append((setattr, (logging.Logger, "callHandlers", _call_handlers)))
         if WARNINGS in self.what:
             if self.filters is not None:
-                warnings.resetwarnings()
-                warnings.filters[:] = self.filters  # type: ignore[index]
-            warnings.showwarning = _show_warning
-        if STDOUT in self.what and sys.stdout is not None:
-            sys.stdout = Lines(sys.stdout, STDOUT)
-        if STDERR in self.what and sys.stderr is not None:
-            sys.stderr = Lines(sys.stderr, STDERR)
+                steps.append((_set_filters, (self.filters,)))
+            steps.append((setattr, (warnings, "showwarning", _show_warning)))
+        for name in (STDOUT, STDERR):
+            stream = getattr(sys, name)
+            if name in self.what and stream is not None:
+                steps.append((setattr, (sys, name, Lines(stream, name))))
+        return steps
+
+    def _set_levels(self, levels: dict[str, int]) -> None:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        logging.disable(self.disabled)
 
     def handlers_so_far(self) -> None:
         """Handlers that are there now are not the worker's own: it has inherited them, or imported the main module."""
         if LOGGING in self.what:
-            known = [reference() for reference in logging._handlerList]  # type: ignore[attr-defined]
-            _Inherited.handlers = {id(one): one for one in known if one is not None}
+            _Inherited.references = logging._handlerList[:]  # type: ignore[attr-defined]
+            _Inherited.handlers = None
 
     def finish(self) -> None:
         """At the very end: lines that have not ended."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, Lines):
                 stream.finish()
+
+
+def _set_filters(filters: Filters) -> None:
+    warnings.resetwarnings()
+    warnings.filters[:] = filters  # type: ignore[index]
 
 
 def _can_be_sent(warning_filter: tuple[Any, ...]) -> bool:
@@ -193,7 +205,17 @@ class Lines:
 
 
 class _Inherited:
-    handlers: dict[int, logging.Handler] = {}
+    """Handlers that are not the worker's own."""
+
+    references: list[Any] = []  # weak ones
+    handlers: dict[int, logging.Handler] | None = None  # by their address; None: nobody has asked yet
+
+
+def _inherited_handlers() -> dict[int, logging.Handler]:
+    if _Inherited.handlers is None:
+        known = [reference() for reference in _Inherited.references]
+        _Inherited.handlers = {id(one): one for one in known if one is not None}
+    return _Inherited.handlers
 
 
 _PLAIN = (str, int, float, bool, type(None))
@@ -205,11 +227,11 @@ def _call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
     if _ext._serving() is None:  # a process that a task has forked
         _call_handlers_here(logger, record)
         return
-    taken = False
+    taken, inherited = False, _inherited_handlers()
     at: logging.Logger | None = logger
     while at is not None:
         for handler in at.handlers:
-            if id(handler) not in _Inherited.handlers:
+            if id(handler) not in inherited:
                 taken = True
                 if record.levelno >= handler.level:
                     handler.handle(record)

@@ -71,8 +71,7 @@ class Lifetime:
                 self.engine.start()
             else:
                 let_inherit(self.engine, settings.functions.called())
-                with start.several():
-                    self.engine.start()
+                self.engine.start(start.several)
         except BaseException:
             self.engine.terminate(PoolTerminated("the pool could not be started"))
             raise

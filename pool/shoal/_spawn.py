@@ -37,8 +37,9 @@ from typing import Any, NoReturn
 from shoal import _ext, _stop
 from shoal._crash import CrashFile, write_there
 from shoal._imported import let_import, take_main
+from shoal._settle import Parent, StandardInput, common_steps, own_steps, take
 from shoal._shared import Shared, reduce_for_start
-from shoal._worker import HELD_BACK, Parent, serve_and_exit, settle_in
+from shoal._worker import HELD_BACK, serve_and_exit
 from shoal._worker_settings import WorkerSettings
 
 # What multiprocessing.spawn prepares before anything of Shoal can be imported; the rest when errors can be reported.
@@ -170,7 +171,8 @@ class SpawnedWorker:
         def serve() -> int:
             os.close(parent_sentinel)
             received = self._receive()
-            settle_in(self.index, self.settings, self.parent, self.signal_mask, forked=False)
+            take(common_steps(self.settings, self.signal_mask, StandardInput.new(), forked=False))
+            take(own_steps(self.index, self.settings, self.parent))
             engine = _ext.attach(self.handover, received[: self.engine_count], self.index)
             for number in received[: self.engine_count]:
                 os.close(number)

@@ -17,6 +17,7 @@ from contextlib import suppress
 from types import FrameType
 
 from shoal import _ext
+from shoal._current import Step
 from shoal.errors import TaskStopped, TaskTimeout
 
 NUMBER: int = _signal.SIGRTMAX - 7
@@ -33,11 +34,11 @@ class _Worker:
     where = ""
 
 
-def install() -> None:
-    """Have this process stop its task when it is told to. In its main thread, once."""
-    _signal.signal(NUMBER, _stop)
+def steps() -> list[Step]:
+    """Return what has a process stop its task when it is told to. In its main thread, once."""
     # Where exceptions are ignored (around a fork, in __del__), the one that was to end the task goes astray.
-    sys.unraisablehook = functools.partial(_ext._stop_missed, TaskStopped, sys.unraisablehook)
+    missed = functools.partial(_ext._stop_missed, TaskStopped, sys.unraisablehook)
+    return [(_signal.signal, (NUMBER, _stop)), (setattr, (sys, "unraisablehook", missed))]
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -10,32 +10,27 @@ that ends it, standard input from /dev/null, output flushed line by line, stream
 and `multiprocessing` finalizers that tasks registered, never the parent's.
 
 What it costs: pages, for the most part. After a fork each page that either side writes next (a reference count is
-enough) is a fault of a microsecond or two. So what is the same for all workers of a pool is made once, before the first
-fork; between two forks the parent does nothing else; and in the child, what Python's own modules do in many steps
-(names for signal numbers, a new text file for standard input) is done in few.
+enough) is a fault of two or three microseconds. So the worker's way is made ready before the first fork (_settle.py),
+and between two forks the parent does nothing else.
 
 What it does not do: free locks that another thread of the parent held during the fork (docs/failure.md).
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]
 import atexit
-import gc
-import itertools
 import os
 import signal
-import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import process, util
-from threading import get_ident
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
+from multiprocessing import util
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from shoal import _stop
 from shoal._crash import CrashFile, write_there
+from shoal._current import Step
+from shoal._settle import Parent, StandardInput, common_steps, own_steps, take
 from shoal._thread_limits import told
 from shoal._threads import python_warning_only_if_true, warn_before_fork
 from shoal._worker_settings import WorkerSettings
@@ -47,29 +42,11 @@ if TYPE_CHECKING:
 HELD_BACK = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2}
 
 
-class Parent(NamedTuple):
-    """The process that a pool belongs to, as multiprocessing names it."""
+class Ready(NamedTuple):
+    """What is made before a fork: the worker's steps, those that all have and its own."""
 
-    name: str
-    pid: int
-    identity: tuple[int, ...]
-    config: dict[str, Any]
-
-    @classmethod
-    def current(cls) -> Parent:
-        """Describe this process."""
-        current = process.current_process()
-        left_out = ("daemon", "tempdir", "authkey")
-        config = {key: value for key, value in getattr(current, "_config", {}).items() if key not in left_out}
-        return cls(current.name, os.getpid(), tuple(current._identity), config)
-
-
-class Common(NamedTuple):
-    """What is the same for all workers that a thread forks in a row."""
-
-    thread: int
-    parent: Parent
-    stdin: TextIO | None
+    common: list[Step]
+    own: dict[int, list[Step]]
 
 
 class ForkStart:
@@ -81,84 +58,56 @@ class ForkStart:
         self.crashes = CrashFile()
         # The mask of the thread that makes the pool; the one that forks a replacement may have blocked everything.
         self._signal_mask = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
-        self._common: Common | None = None
-
-    @contextmanager
-    def several(self) -> Iterator[None]:
-        """Have this thread fork several workers in here."""
-        with self._prepared() as self._common:
-            try:
-                yield
-            finally:
-                self._common = None
 
     def __call__(self, engine: Engine, index: int) -> int:
         """Fork worker `index`; return its pid in the parent, and never in the child."""
-        common = self._common
-        if common is not None and common.thread == get_ident():
-            return self._fork(engine, index, common)
-        with self._prepared() as common:
-            return self._fork(engine, index, common)
+        with self._ready(range(index, index + 1)) as ready:
+            pid = os.fork()
+            if pid == 0:
+                self._become_worker(engine, index, ready)
+            return pid
+
+    def several(self, engine: Engine, count: int, pids: list[int]) -> None:
+        """Fork workers 0 to count - 1, one right after the other; their pids go into `pids`, even if one fails."""
+        indices = range(count)
+        with self._ready(indices) as ready:
+            fork, forking, forked = os.fork, engine.forking, pids.append
+            for index in indices:
+                forking(index)
+                pid = fork()
+                if pid == 0:
+                    self._become_worker(engine, index, ready)
+                forked(pid)
 
     @contextmanager
-    def _prepared(self) -> Iterator[Common]:
+    def _ready(self, indices: range) -> Iterator[Ready]:
         util._flush_std_streams()  # type: ignore[attr-defined]
-        common = Common(get_ident(), Parent.current(), _open_stdin())
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+        for index in indices:
+            self.crashes.wipe(index)
+        settings, parent, stdin = self._settings, Parent.current(), StandardInput.new()
         try:
-            with told(self._settings.threads, self._settings.variables), python_warning_only_if_true():
-                yield common
+            common = common_steps(settings, self._signal_mask, stdin, forked=True)
+            ready = Ready(common, {index: own_steps(index, settings, parent) for index in indices})
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+            try:
+                with told(settings.threads, settings.variables), python_warning_only_if_true():
+                    yield ready
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            if stdin is not None:
+                os.close(stdin.null)
 
-    def _fork(self, engine: Engine, index: int, common: Common) -> int:
-        self.crashes.wipe(index)
-        pid = os.fork()
-        if pid == 0:
-            self._become_worker(engine, index, common)
-        return pid
-
-    def _become_worker(self, engine: Engine, index: int, common: Common) -> NoReturn:
+    def _become_worker(self, engine: Engine, index: int, ready: Ready) -> NoReturn:
         settings = self._settings
 
         def serve() -> int:
-            settle_in(index, settings, common.parent, self._signal_mask, forked=True, stdin=common.stdin)
+            take(ready.common)
+            take(ready.own[index])
             write_there(self.crashes.descriptor, index)
             return engine.work(index, settings.set_up, settings.encode_error, _stop.arm, settings.max_memory)
 
         serve_and_exit(serve, settings)
-
-
-class WorkerProcess(process.BaseProcess):
-    """What `multiprocessing.current_process()` is in a worker. Not a daemon: tasks may have processes of their own."""
-
-    def __init__(self, index: int, name: str, parent: Parent) -> None:
-        self._name = name
-        self._identity = (*parent.identity, index + 1)
-        self._config = {**parent.config, "authkey": process.current_process().authkey}
-        self._parent_pid = parent.pid
-        self._parent_name = parent.name
-        self._popen = None
-        self._closed = False
-        self._target = None
-        self._args: tuple[Any, ...] = ()
-        self._kwargs: dict[str, Any] = {}
-
-
-class ParentProcess(process._ParentProcess):  # type: ignore[name-defined, misc]
-    """What `multiprocessing.parent_process()` is in a worker; the descriptor to wait on is made when asked for."""
-
-    _opened: int | None = None
-
-    @property
-    def _sentinel(self) -> int:
-        if self._opened is None:
-            self._opened = os.pidfd_open(self._pid)
-        return self._opened
-
-    @_sentinel.setter
-    def _sentinel(self, ignored: None) -> None:
-        pass
 
 
 def serve_and_exit(serve: Callable[[], int], settings: WorkerSettings) -> NoReturn:
@@ -178,94 +127,6 @@ def serve_and_exit(serve: Callable[[], int], settings: WorkerSettings) -> NoRetu
         with suppress(BaseException):
             util._flush_std_streams()  # type: ignore[attr-defined]
         os._exit(code)
-
-
-def settle_in(
-    index: int,
-    settings: WorkerSettings,
-    parent: Parent,
-    mask: Iterable[int],
-    forked: bool,
-    stdin: TextIO | None = None,
-) -> None:
-    """Make this process worker `index` of the pool of `parent`; `forked` from it, or started otherwise.
-
-    stdin: what is to be `sys.stdin`, if it is there already.
-    """
-    signal.set_wakeup_fd(-1)  # the parent's event loop is not to hear of our signals
-    _signal.signal(_signal.SIGINT, _ignore)
-    signal.siginterrupt(_signal.SIGINT, False)
-    _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
-    _stop.install()
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, [number for number in mask if number != _stop.NUMBER])
-    if forked:
-        gc.freeze()  # what was inherited is not visited by the collector, so its pages stay shared
-    _close_stdin(stdin)
-    _flush_by_line()
-    if forked:
-        atexit._clear()
-        atexit.register(util._exit_function)  # type: ignore[attr-defined]
-    _become_current_process(index, settings.worker_name(index), parent)
-    _reseed()
-    settings.settle(index)
-
-
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """Do nothing: unlike SIG_IGN this is not inherited by a program that a task starts, so Ctrl-C still ends that."""
-
-
-def _open_stdin() -> TextIO | None:
-    """Return a file that reads descriptor 0, whatever that is by then; None if there is no standard input."""
-    try:
-        return None if sys.__stdin__ is None else open(0, encoding="utf-8", closefd=False)
-    except (OSError, ValueError):
-        return None
-
-
-def _close_stdin(stdin: TextIO | None) -> None:
-    if sys.__stdin__ is None:  # descriptor 0 is something else
-        return
-    try:
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        if null != 0:
-            os.close(null)
-    except OSError:
-        return
-    sys.stdin = stdin or _open_stdin() or sys.stdin
-
-
-def _flush_by_line() -> None:
-    """What a task printed is seen even if its worker is killed afterwards, and lines of several workers do not mix.
-
-    Without write_through=False, an unbuffered parent (python -u) would have the end of each line written by itself.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            try:
-                reconfigure(line_buffering=True, write_through=False)
-            except (OSError, ValueError):
-                pass
-
-
-def _become_current_process(index: int, name: str, parent: Parent) -> None:
-    vars(process).update(
-        _current_process=WorkerProcess(index, name, parent),
-        _parent_process=ParentProcess(parent.name, parent.pid, None),
-        _process_counter=itertools.count(1),
-        _children=set(),
-    )
-    util._finalizer_registry.clear()  # type: ignore[attr-defined]
-    if util._afterfork_registry.data:  # type: ignore[attr-defined]
-        util._run_after_forkers()  # type: ignore[attr-defined]
-
-
-def _reseed() -> None:
-    """Give numpy's global generator a state of its own; `random` does so by itself after a fork."""
-    seed = getattr(sys.modules.get("numpy.random"), "seed", None)  # None: another thread is half way through its import
-    if seed is not None:
-        seed()
 
 
 def leave() -> None:

@@ -2,10 +2,10 @@
 """What a pool's maker asked for its workers, from the constructors' keywords to the worker.
 
 One object for each pool goes all the way: `worker_settings` checks what was asked for, Lifetime and the start of the
-workers hand it on, and the worker calls it: `settle` before anything of the user's is there, `set_up` before the first
-task, `tear_down` after the last. An option is a key of WorkerOptions and a field: of Functions if it is the user's code
-or refers to it, else of WorkerSettings. A fork inherits them. Other workers get the plain fields first; Functions are
-pickled apart, and unpickled when an error can be told to the parent and `__main__` is there.
+workers hand it on, and the worker takes its steps before anything of the user's is there, calls `set_up` before the
+first task and `tear_down` after the last. An option is a key of WorkerOptions and a field: of Functions if it is the
+user's code or refers to it, else of WorkerSettings. A fork inherits them. Other workers get the plain fields first;
+Functions are pickled apart, and unpickled when an error can be told to the parent and `__main__` is there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypedDict
 
 from shoal import _current
-from shoal._current import CurrentWorker
+from shoal._current import CurrentWorker, Step
 from shoal._forward import Forwarding, forwarding
 from shoal._limits import ExecutorOptions, Options
 from shoal._thread_limits import variables_to_set
@@ -116,17 +116,20 @@ class WorkerSettings:
 
     # ---- in the worker ----
 
-    def settle(self, index: int) -> None:
-        """Before any of the user's code is there."""
-        for variable in self.variables:
-            os.environ[variable] = str(self.threads)
-        if self.cpu_sets is not None:
-            try:
-                os.sched_setaffinity(0, self.cpu_sets[index % len(self.cpu_sets)])
-            except OSError as error:  # they were there when the pool was made
-                self.unbound = error
-        _current.become(CurrentWorker(index, self.name, {}), self.cpus_each)
-        self.forwarding.begin()
+    def common_steps(self) -> list[Step]:
+        """Return what a process does before any of the user's code is there, whichever worker it is."""
+        return _set_variables(dict.fromkeys(self.variables, str(self.threads))) + self.forwarding.steps()
+
+    def own_steps(self, index: int) -> list[Step]:
+        """Return what makes it worker `index`."""
+        becoming = _current.becoming(CurrentWorker(index, self.name, {}), self.cpus_each)
+        return [becoming] if self.cpu_sets is None else [(self._bind, (self.cpu_sets, index)), becoming]
+
+    def _bind(self, sets: CpuSets, index: int) -> None:
+        try:
+            os.sched_setaffinity(0, sets[index % len(sets)])
+        except OSError as error:  # they were there when the pool was made
+            self.unbound = error
 
     def set_up(self) -> None:
         """Before the first task: what this raises breaks the pool."""
@@ -156,6 +159,14 @@ class WorkerSettings:
     def encode_error(self, error: BaseException, stage: Stage, codec: Any) -> Payload:
         """Describe an exception for the parent; called by the engine."""
         return encode_error(error, self.stage if stage == "initializer" else stage, codec)
+
+
+def _set_variables(variables: dict[str, str]) -> list[Step]:
+    data = getattr(os.environ, "_data", None)  # what `os.environ` is on Linux: a dict of bytes
+    if not isinstance(data, dict):
+        return [(os.environ.update, (variables,))]
+    encoded = {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
+    return [(data.update, (encoded,)), *((os.putenv, one) for one in encoded.items())]
 
 
 def _here() -> CurrentWorker:
