@@ -241,6 +241,24 @@ void shoal_shadow_give(struct shoal_shadow *shadow, void *address, uint64_t leng
     close_gap(shadow, index);
 }
 
+int shoal_shadow_renew(struct shoal_shadow *shadow, const void *address, uint64_t length_bytes)
+{
+    (void)length_bytes;
+    const uint8_t *first = (const uint8_t *)address - (uintptr_t)address % shadow->region->page_bytes;
+    size_t index = is_of_whole(shadow, first) ? find_view(shadow, first) : shadow->view_count;
+    if (index == shadow->view_count || shadow->views[index].first != first)
+        return 0;
+    struct view *view = &shadow->views[index];
+    struct faults now = {.count = shoal__sys_page_faults(), .pid = view->faults.pid};
+    if (now.count == view->faults.count)
+        return 1;
+    if (!is_clean_in_time(view, &now))
+        return 0;
+    view->faults = now;
+    view->taken_ns = shoal__sys_monotonic_ns();
+    return 1;
+}
+
 bool shoal_shadow_may_contain(const struct shoal_shadow *shadow, const void *address)
 {
     return shadow->own_count > 0 || is_of_whole(shadow, address);

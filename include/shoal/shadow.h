@@ -37,6 +37,12 @@ SHOAL_API int shoal_shadow_take(struct shoal_shadow *shadow, uint64_t offset, ui
 /* Give back a view, by the address and length with which it was taken. */
 SHOAL_API void shoal_shadow_give(struct shoal_shadow *shadow, void *address, uint64_t length_bytes);
 
+/*
+ * Take a view again that was taken by this process and is given back at the same time, all in one: 1. What it shows is
+ * the region's then; it was not written. 0: it was, or it cannot be known: give it back and take another.
+ */
+SHOAL_API int shoal_shadow_renew(struct shoal_shadow *shadow, const void *address, uint64_t length_bytes);
+
 /* 1: nothing was written through this view since it was taken; 0: something was, or it cannot be known. */
 SHOAL_API int shoal_shadow_is_clean(const struct shoal_shadow *shadow, const void *address, uint64_t length_bytes);
 

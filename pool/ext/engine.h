@@ -44,6 +44,7 @@
 #define TASK_STAR 4u    /* each item is a tuple of arguments */
 #define TASK_APART 8u   /* of a call: function and arguments have a section each */
 #define TASK_LIMITED 16u /* each item has a limit of time: the worker says when it begins */
+#define TASK_COMMON 64u /* of a STAR batch: a section after the function's has the first arguments of all items */
 #define TASK_ABORTS 32u /* its first error ends the call: the parent wants to know at once */
 
 /* What a worker writes into its result ring. */
@@ -268,10 +269,17 @@ PyObject *engine_reason(struct engine *engine);
 /* submit.c */
 int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *function, PyObject *args,
                        PyObject *kwargs); /* args: a tuple; kwargs: NULL or not */
+struct batch {
+    PyObject *function;
+    PyObject *common; /* tuple of the first arguments of all items, which are not in them; or NULL */
+    PyObject *const *items;
+    uint32_t count, first_item;
+    bool star;
+};
 /* 1: it would have to wait. BATCH_TOO_LARGE: the function alone has function_max bytes that would be copied. */
 #define BATCH_TOO_LARGE 2
-int engine_submit_batch(struct engine *engine, struct owner *owner, PyObject *function, PyObject *const *items,
-                        uint32_t count, uint32_t first_item, bool star, bool may_wait, uint64_t function_max);
+int engine_submit_batch(struct engine *engine, struct owner *owner, const struct batch *batch, bool may_wait,
+                        uint64_t function_max);
 void engine_feed(struct engine *engine);       /* publish what is pending, as far as there is room */
 void engine_reclaim_ring(struct engine *engine);
 int engine_revoke(struct engine *engine, struct owner *owner); /* 1: taken back, 0: too late */

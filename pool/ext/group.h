@@ -98,8 +98,13 @@ void group_collect(struct shoal_group *self); /* look for arrivals */
 /* group_repeat.c */
 /* New reference to a list in place of these items; NULL: none needed, or with an exception. */
 PyObject *group_stand_ins(struct shoal_group *self, PyObject *const *items, uint32_t count);
-/* New reference to a list in place of these items, and to a function of what is left in them; NULL: as they are. */
-PyObject *group_bind_handles(struct shoal_group *self, PyObject *const *items, uint32_t count, PyObject **ret_function);
+/* What is sent once for all elements of a chunk; strong references, NULL where there is none. */
+struct cut {
+    PyObject *function; /* with the handles that come first bound to it */
+    PyObject *common;   /* tuple: the arrays, and handles, that come first */
+    PyObject *rest;     /* list: of each element, what is left */
+};
+struct cut group_cut(struct shoal_group *self, PyObject *const *items, uint32_t count);
 void group_carry_function(struct shoal_group *self);
 bool group_input_is_fixed(PyObject *inputs);
 void group_all_sent(struct shoal_group *self);

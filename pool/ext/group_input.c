@@ -63,21 +63,23 @@ static int submit_chunk(struct shoal_group *self, PyObject *const *items, uint32
         items = ((PyListObject *)stand_ins)->ob_item;
     else if (PyErr_Occurred() != NULL)
         return -1;
-    PyObject *function = NULL, *rest = group_bind_handles(self, items, count, &function);
-    if (rest != NULL)
-        items = ((PyListObject *)rest)->ob_item;
+    struct cut cut = group_cut(self, items, count);
+    struct batch batch = {.function = self->function, .common = cut.common, .items = items, .count = count,
+                          .first_item = (uint32_t)first, .star = self->star};
+    if (cut.rest != NULL)
+        batch.items = ((PyListObject *)cut.rest)->ob_item;
     int error = BATCH_TOO_LARGE;
     if (!self->function_settled)
-        error = engine_submit_batch(engine, &self->owner, self->function, items, count, (uint32_t)first, self->star,
-                                    may_wait, HANDLE_CARRY_MIN);
+        error = engine_submit_batch(engine, &self->owner, &batch, may_wait, HANDLE_CARRY_MIN);
     if (error == BATCH_TOO_LARGE && !self->function_settled)
         group_carry_function(self);
+    batch.function = cut.function == NULL ? self->function : cut.function;
     if (error == BATCH_TOO_LARGE)
-        error = engine_submit_batch(engine, &self->owner, function == NULL ? self->function : function, items, count,
-                                    (uint32_t)first, self->star, may_wait, UINT64_MAX);
+        error = engine_submit_batch(engine, &self->owner, &batch, may_wait, UINT64_MAX);
     self->function_settled |= error == 0;
-    Py_XDECREF(function);
-    Py_XDECREF(rest);
+    Py_XDECREF(cut.function);
+    Py_XDECREF(cut.common);
+    Py_XDECREF(cut.rest);
     Py_XDECREF(stand_ins);
     return error;
 }

@@ -6,8 +6,10 @@
  * is the same object as in the element before it, if that is large. Both are packed into a block of the arena
  * (handle.h) that the messages refer to; in the worker a new object is made of it each time, as if it had been sent.
  *
- * Arguments that are the same handles of shared objects in all elements of a batch, and come before all others, are
- * bound to its function: they arrive as the same objects each time, so once for a batch is enough.
+ * Arguments that are the same in all elements of a batch, and come before all others, are sent once for the batch:
+ *   - handles of shared objects are bound to its function, as they arrive as the same objects each time;
+ *   - arrays have a section of their own, and the worker makes them anew for each element that needs it
+ *     (worker_common.c). Not where one of the other arguments may refer to them, too: it is to arrive as the same.
  *
  * Elements only where nothing can run between two elements that might change them: not of generators. What it costs
  * who has no such input: a look at its first two elements. The function's size is known when it was pickled for the
@@ -63,6 +65,14 @@ static PyObject *stand_in(struct shoal_group *self, PyObject *object, PyObject *
     return carried == Py_None ? object : carried;
 }
 
+static PyObject *copy_of_tuple(PyObject *tuple)
+{
+    PyObject *copy = PyTuple_New(PyTuple_GET_SIZE(tuple));
+    for (Py_ssize_t i = 0; copy != NULL && i < PyTuple_GET_SIZE(tuple); i++)
+        PyTuple_SET_ITEM(copy, i, Py_NewRef(PyTuple_GET_ITEM(tuple, i)));
+    return copy;
+}
+
 /* New reference. */
 static PyObject *replaced(struct shoal_group *self, PyObject *item, PyObject *other)
 {
@@ -70,12 +80,23 @@ static PyObject *replaced(struct shoal_group *self, PyObject *item, PyObject *ot
     if (whole != item || !are_alike(item, other))
         return Py_NewRef(whole);
     Py_ssize_t size = PyTuple_GET_SIZE(item);
-    PyObject *tuple = PyTuple_New(size);
-    for (Py_ssize_t i = 0; tuple != NULL && i < size; i++) {
+    PyObject *tuple = NULL;
+    for (Py_ssize_t i = 0; i < size; i++) {
         PyObject *value = stand_in(self, PyTuple_GET_ITEM(item, i), PyTuple_GET_ITEM(other, i));
-        PyTuple_SET_ITEM(tuple, i, Py_NewRef(value));
+        if (value == PyTuple_GET_ITEM(item, i))
+            continue;
+        Py_INCREF(value);
+        if (tuple == NULL)
+            tuple = copy_of_tuple(item);
+        if (tuple == NULL) {
+            Py_DECREF(value);
+            return NULL;
+        }
+        PyObject *old = PyTuple_GET_ITEM(tuple, i);
+        PyTuple_SET_ITEM(tuple, i, value);
+        Py_DECREF(old);
     }
-    return tuple;
+    return tuple != NULL ? tuple : Py_NewRef(item);
 }
 
 PyObject *group_stand_ins(struct shoal_group *self, PyObject *const *items, uint32_t count)
@@ -118,22 +139,69 @@ static bool is_shared_handle(const struct module_state *state, PyObject *object)
     return shared;
 }
 
-/* How many of the first arguments are handles, and the same ones in all items. */
-static Py_ssize_t count_bound(const struct module_state *state, PyObject *const *items, uint32_t count)
+/* How many arguments, from the first on, are the same objects in all items. */
+static Py_ssize_t count_same(PyObject *const *items, uint32_t count)
 {
     PyObject *first = items[0];
-    Py_ssize_t bound = 0;
-    while (PyTuple_CheckExact(first) && bound < PyTuple_GET_SIZE(first) &&
-           is_shared_handle(state, PyTuple_GET_ITEM(first, bound)))
-        bound++;
-    for (uint32_t i = 1; i < count && bound > 0; i++) {
-        Py_ssize_t same = 0;
-        while (same < bound && PyTuple_CheckExact(items[i]) && same < PyTuple_GET_SIZE(items[i]) &&
-               PyTuple_GET_ITEM(items[i], same) == PyTuple_GET_ITEM(first, same))
-            same++;
-        bound = same;
+    Py_ssize_t same = PyTuple_CheckExact(first) ? PyTuple_GET_SIZE(first) : 0;
+    for (uint32_t i = 1; i < count && same > 0; i++) {
+        Py_ssize_t here = 0, most = PyTuple_CheckExact(items[i]) ? PyTuple_GET_SIZE(items[i]) : 0;
+        while (here < same && here < most && PyTuple_GET_ITEM(items[i], here) == PyTuple_GET_ITEM(first, here))
+            here++;
+        same = here;
     }
-    return bound;
+    return same;
+}
+
+static Py_ssize_t count_handles(const struct module_state *state, PyObject *arguments, Py_ssize_t most)
+{
+    Py_ssize_t count = 0;
+    while (count < most && is_shared_handle(state, PyTuple_GET_ITEM(arguments, count)))
+        count++;
+    return count;
+}
+
+/* An array of values: nothing else can refer to a part of it. */
+static bool is_array_of_values(PyObject *object)
+{
+    if (PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_HEAPTYPE) || !shoal_is_array(object))
+        return false;
+    PyObject *dtype = PyObject_GetAttrString(object, "dtype");
+    PyObject *refers = dtype == NULL ? NULL : PyObject_GetAttrString(dtype, "hasobject");
+    bool values = refers == Py_False;
+    Py_XDECREF(refers);
+    Py_XDECREF(dtype);
+    PyErr_Clear();
+    return values;
+}
+
+static Py_ssize_t count_arrays(const struct module_state *state, PyObject *arguments, Py_ssize_t most)
+{
+    Py_ssize_t count = 0;
+    for (; count < most; count++) {
+        PyObject *object = PyTuple_GET_ITEM(arguments, count);
+        if ((PyObject *)Py_TYPE(object) != state->handle_type && !is_array_of_values(object))
+            break;
+    }
+    return count;
+}
+
+/* It holds nothing else: what comes before it can be sent apart from it. */
+static bool holds_nothing(PyObject *object)
+{
+    return object == Py_None || PyLong_CheckExact(object) || PyFloat_CheckExact(object) || PyBool_Check(object) ||
+           PyUnicode_CheckExact(object) || PyBytes_CheckExact(object) || PyComplex_CheckExact(object);
+}
+
+static bool rest_holds_nothing(PyObject *const *items, uint32_t count, Py_ssize_t from)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        for (Py_ssize_t k = from; k < PyTuple_GET_SIZE(items[i]); k++) {
+            if (!holds_nothing(PyTuple_GET_ITEM(items[i], k)))
+                return false;
+        }
+    }
+    return true;
 }
 
 /* functools.partial(function, the first `bound` arguments): new reference, NULL with an exception. */
@@ -154,26 +222,40 @@ static PyObject *bind(PyObject *function, PyObject *arguments, Py_ssize_t bound)
     return made;
 }
 
-PyObject *group_bind_handles(struct shoal_group *self, PyObject *const *items, uint32_t count, PyObject **ret_function)
+/* Of each item what is behind its first `from` arguments: new reference to a list, NULL with an exception. */
+static PyObject *rest_of(PyObject *const *items, uint32_t count, Py_ssize_t from)
 {
-    if (!self->star || count < 2 || !self->function_settled || self->function_carried)
-        return NULL;
-    Py_ssize_t bound = count_bound(self->owner.engine->state, items, count);
-    PyObject *function = bound == 0 ? NULL : bind(self->function, items[0], bound);
-    PyObject *rest = function == NULL ? NULL : PyList_New(count);
+    PyObject *rest = PyList_New(count);
     for (uint32_t i = 0; rest != NULL && i < count; i++) {
-        PyObject *left = PyTuple_GetSlice(items[i], bound, PyTuple_GET_SIZE(items[i]));
+        PyObject *left = PyTuple_GetSlice(items[i], from, PyTuple_GET_SIZE(items[i]));
         if (left == NULL)
             Py_CLEAR(rest);
         else
             PyList_SET_ITEM(rest, i, left);
     }
-    if (rest != NULL)
-        *ret_function = function;
-    else
-        Py_XDECREF(function);
-    PyErr_Clear(); /* they can go as they are */
     return rest;
+}
+
+struct cut group_cut(struct shoal_group *self, PyObject *const *items, uint32_t count)
+{
+    const struct module_state *state = self->owner.engine->state;
+    struct cut cut = {0};
+    Py_ssize_t same = self->star && count > 1 ? count_same(items, count) : 0;
+    Py_ssize_t arrays = same == 0 ? 0 : count_arrays(state, items[0], same);
+    Py_ssize_t handles = arrays == 0 ? 0 : count_handles(state, items[0], arrays);
+    if (arrays > handles && rest_holds_nothing(items, count, arrays)) {
+        cut.common = PyTuple_GetSlice(items[0], 0, arrays);
+        cut.rest = cut.common == NULL ? NULL : rest_of(items, count, arrays);
+    } else if (handles > 0 && self->function_settled && !self->function_carried) {
+        cut.function = bind(self->function, items[0], handles);
+        cut.rest = cut.function == NULL ? NULL : rest_of(items, count, handles);
+    }
+    if (cut.rest == NULL) { /* they can go as they are */
+        Py_CLEAR(cut.common);
+        Py_CLEAR(cut.function);
+    }
+    PyErr_Clear();
+    return cut;
 }
 
 /* All is sent: what is under way holds what it needs. */

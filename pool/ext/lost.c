@@ -130,14 +130,18 @@ static PyObject *told_task(struct engine *engine, uint32_t slot)
         return Py_NewRef(Py_None);
     struct span stream = stream_of(engine, entry);
     bool batch = entry->task.flags & TASK_BATCH;
+    bool common = entry->task.flags & TASK_COMMON;
     PyObject *function = told_item(&stream, 0), *arguments = Py_NewRef(Py_None);
+    PyObject *first = common && function != NULL ? told_item(&stream, 0) : NULL;
     if (function != NULL && (batch || (entry->task.flags & TASK_APART)))
         Py_SETREF(arguments, told_item(&stream, batch ? entry->next_item : 0));
+    if (common)
+        arguments = first == NULL || arguments == NULL ? NULL : Py_BuildValue("(NN)", first, arguments);
     const struct shoal_group *group = (const struct shoal_group *)entry->owner;
     if (function != NULL && batch && group->owner.kind == OWNER_GROUP && group->function != NULL)
         Py_SETREF(function, Py_NewRef(group->function));
     const char *form = !batch ? (entry->task.flags & TASK_APART ? "apart" : "call")
-                              : entry->task.flags & TASK_STAR ? "star" : "item";
+                       : common ? "common" : entry->task.flags & TASK_STAR ? "star" : "item";
     if (function == NULL || arguments == NULL) {
         Py_XDECREF(function);
         Py_XDECREF(arguments);

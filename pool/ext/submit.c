@@ -402,8 +402,8 @@ int engine_submit_call(struct engine *engine, struct owner *owner, PyObject *fun
     return error;
 }
 
-int engine_submit_batch(struct engine *engine, struct owner *owner, PyObject *function, PyObject *const *items,
-                        uint32_t count, uint32_t first_item, bool star, bool may_wait, uint64_t function_max)
+int engine_submit_batch(struct engine *engine, struct owner *owner, const struct batch *batch, bool may_wait,
+                        uint64_t function_max)
 {
     int error = engine_check(engine) < 0 ? -1 : memory_await_room(engine, may_wait);
     if (error != 0)
@@ -412,16 +412,19 @@ int engine_submit_batch(struct engine *engine, struct owner *owner, PyObject *fu
     if (submission_begin(&submission, engine, may_wait) < 0)
         return -1;
     struct pending ready = {
-        .flags = TASK_BATCH | (star ? TASK_STAR : 0), .item_count = count, .first_item = first_item,
+        .flags = TASK_BATCH | (batch->star ? TASK_STAR : 0) | (batch->common != NULL ? TASK_COMMON : 0),
+        .item_count = batch->count, .first_item = batch->first_item,
         .submitted = engine->tracing ? trace_ticks(engine) : 0};
-    error = outgoing_section(&submission.out, submission.encoder, &function, 1) < 0 ? -1 : 0;
+    error = outgoing_section(&submission.out, submission.encoder, &batch->function, 1) < 0 ? -1 : 0;
     engine->function_failed = error < 0;
     if (error == 0 && outgoing_block_bytes(&submission.out, 0) + shoal_sink_used(&submission.out.sink) >= function_max)
         error = BATCH_TOO_LARGE;
+    if (error == 0 && batch->common != NULL)
+        error = outgoing_section(&submission.out, submission.encoder, &batch->common, 1) < 0 ? -1 : 0;
     submission.out.root = "element";
-    for (uint32_t i = 0; i < count && error == 0;) {
-        submission.out.root_index = first_item + i;
-        int64_t held = outgoing_section(&submission.out, submission.encoder, items + i, count - i);
+    for (uint32_t i = 0; i < batch->count && error == 0;) {
+        submission.out.root_index = batch->first_item + i;
+        int64_t held = outgoing_section(&submission.out, submission.encoder, batch->items + i, batch->count - i);
         error = held < 0 ? -1 : 0;
         i += held < 0 ? 0 : (uint32_t)held;
     }
@@ -429,7 +432,7 @@ int engine_submit_batch(struct engine *engine, struct owner *owner, PyObject *fu
         error = submission_publish(&submission, owner, &ready);
     submission_end(&submission);
     if (error == 0)
-        engine->submitted += count;
+        engine->submitted += batch->count;
     meters_submitted(engine);
     return error;
 }

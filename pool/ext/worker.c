@@ -181,6 +181,10 @@ static void serve_item(struct engine *engine, PyObject *function, uint32_t item,
     engine->side->item = item;
     PyObject *argument = next_opened(engine, star ? HANDLE_IN_ITEM_STAR : HANDLE_IN_ITEM);
     PyObject *result = NULL;
+    if (argument != NULL && engine->side->task.flags & TASK_COMMON)
+        argument = common_join(engine, argument);
+    if (last)
+        common_end(engine);
     engine->side->unsound |= engine->side->raised;
     if (engine->side->meter.timing)
         meter_lap(engine, METER_UNPICKLE);
@@ -212,10 +216,28 @@ static PyObject *open_batch(struct engine *engine, uint32_t skip)
     side->reading_function = side->task.item_count > 1;
     PyObject *function = input_begin(engine) < 0 ? NULL : next_opened(engine, HANDLE_IN_FUNCTION);
     side->reading_function = false;
+    if (function != NULL && side->task.flags & TASK_COMMON && common_begin(engine) < 0)
+        Py_CLEAR(function);
     if (function != NULL && input_skip(engine, skip) < 0)
         Py_CLEAR(function);
     side->unsound |= side->raised;
     return function;
+}
+
+static void next_item_begins(struct engine *engine)
+{
+    if (engine->side->limited)
+        stop_begin(engine);
+    meter_item(engine, &engine->side->meter);
+}
+
+/* Nobody wants the batch from this item on. */
+static void drop_rest(struct engine *engine, uint32_t item)
+{
+    engine->side->exposed = false;
+    common_end(engine);
+    PyErr_Clear();
+    result_send(engine, RECORD_DROPPED, item, true, Py_NewRef(Py_None), NULL);
 }
 
 static void serve_batch(struct engine *engine)
@@ -231,20 +253,16 @@ static void serve_batch(struct engine *engine)
     if (side->trace.on)
         trace_started(engine, function);
     uint32_t count = side->task.item_count;
-    size_t of_function = side->block_count;
+    side->blocks_of_function = side->block_count;
     bool reread = false;
     for (uint32_t i = side->task.reserved; i < count && ours; i++) {
         uint32_t item = side->task.first_item + i;
         bool last = i + 1 == count;
-        if (i > side->task.reserved && side->limited)
-            stop_begin(engine);
         if (i > side->task.reserved)
-            meter_item(engine, &side->meter);
+            next_item_begins(engine);
         if (stop_drops(engine)) {
-            side->exposed = false;
             Py_CLEAR(function);
-            PyErr_Clear();
-            result_send(engine, RECORD_DROPPED, item, true, Py_NewRef(Py_None), NULL);
+            drop_rest(engine, item);
             break;
         }
         if (function == NULL && reread) {
@@ -267,8 +285,8 @@ static void serve_batch(struct engine *engine)
             serve_item(engine, function, item, last);
             if (last)
                 function = NULL;
-            else if (side->block_count > of_function)
-                input_item_done(engine, of_function);
+            else if (side->block_count > side->blocks_of_function)
+                input_item_done(engine, side->blocks_of_function);
         }
         if (side->meter.timing)
             meter_finish(engine);
@@ -277,6 +295,7 @@ static void serve_batch(struct engine *engine)
     Py_XDECREF(error_type);
     Py_XDECREF(error);
     Py_XDECREF(traceback);
+    common_end(engine);
     if (!ours)
         abandon(engine);
 }

@@ -63,6 +63,7 @@ struct worker_side {
     struct result_run run;
     struct block **blocks; /* strong: those that the task's arguments were given */
     size_t block_count, block_capacity;
+    size_t blocks_of_function; /* of a batch: the first ones */
     struct block *own_block; /* borrowed from blocks: the task's message */
     uint32_t item; /* of the task, as the call numbers its elements */
     /* worker_stop.c */
@@ -74,17 +75,32 @@ struct worker_side {
     bool drop_rest; /* nobody wants what is left of the batch */
     bool unsound;   /* interrupted while it read a task: what that had begun may be half done, so it ends after it */
     bool reading_function;   /* of a batch that another worker may have to go on with: it must find it as it was */
+    struct common *common;   /* worker_common.c; NULL: there was no need yet */
 };
 
 /* worker_input.c: the task's streams and buffers. */
 int input_begin(struct engine *engine);
 PyObject *input_next(struct engine *engine); /* the next object, or NULL with an exception */
+/* A section that is read again and again: each time a new object, whose buffers are private. */
+struct input_place {
+    const uint8_t *pickle;
+    size_t bytes;
+    uint64_t first_buffer;
+};
+int input_note(struct engine *engine, struct input_place *ret_place); /* the cursor's; moves it behind. -1: exception */
+PyObject *input_again(struct engine *engine, const struct input_place *place);
 /* An item of a batch is done: gives back the private views that it was given, in `blocks` from block_count on. */
 void input_item_done(struct engine *engine, size_t block_count);
 int input_skip(struct engine *engine, uint32_t items);
 /* Everything of the task was dropped: which blocks are still held by user code? Fills offsets, returns how many.
  * ret_kept NULL: the task was not ours after all, nothing is told. */
 uint32_t input_end(struct engine *engine, uint64_t adopted, uint64_t *ret_kept);
+
+/* worker_common.c: what the elements of a batch have in common. */
+int common_begin(struct engine *engine); /* steps over its section; -1 with an exception */
+/* All arguments of an element, `rest` (stolen) the last ones: a new tuple, or NULL with an exception. */
+PyObject *common_join(struct engine *engine, PyObject *rest);
+void common_end(struct engine *engine); /* nothing of it is held any more */
 
 /* worker_result.c */
 /*

@@ -208,6 +208,31 @@ static PyObject *next_plain(struct worker_side *side)
     return object;
 }
 
+int input_note(struct engine *engine, struct input_place *ret_place)
+{
+    struct worker_side *side = engine->side;
+    uint32_t buffers;
+    if (section_next(&side->cursor, side->end, &ret_place->pickle, &ret_place->bytes, &buffers) < 0)
+        return -1;
+    if (buffers == SECTION_PLAIN)
+        return raise_damaged(NULL, "values are where there should be a pickle");
+    ret_place->first_buffer = side->first_buffer;
+    side->first_buffer += buffers;
+    return 0;
+}
+
+PyObject *input_again(struct engine *engine, const struct input_place *place)
+{
+    struct worker_side *side = engine->side;
+    uint64_t first_buffer = side->first_buffer;
+    side->first_buffer = place->first_buffer;
+    side->reading_function = true;
+    PyObject *object = shoal_decode(side->decoder, place->pickle, place->bytes, give, engine, NULL);
+    side->reading_function = false;
+    side->first_buffer = first_buffer;
+    return object;
+}
+
 PyObject *input_next(struct engine *engine)
 {
     struct worker_side *side = engine->side;
@@ -249,7 +274,7 @@ void input_item_done(struct engine *engine, size_t block_count)
     size_t count = block_count;
     for (size_t i = block_count; i < side->block_count; i++) {
         struct block *block = side->blocks[i];
-        if (block->kind == BLOCK_PRIVATE && Py_REFCNT(block) == 1)
+        if ((block->shadowed != NULL || block->heap != NULL) && Py_REFCNT(block) == 1)
             Py_DECREF(block);
         else
             side->blocks[count++] = block;

@@ -82,9 +82,14 @@ def describe(task: tuple[str, Any, Any] | None, engine: Engine) -> str:
         if form == "call":
             return _call(_read(function, engine))
         name = _read(function, engine).text if isinstance(function, bytes) else safe_name(function)
-        told = _read(arguments, engine) if isinstance(arguments, bytes) else _plain(*arguments)
-        members = told.members if form in ("star", "apart") and told.kind == "tuple" else [told]
-        return _line(name, [member.render() for member in members], told.count > len(members))
+        parts = arguments if form == "common" else (arguments,)
+        members: list[Told] = []
+        more = False
+        for part in parts:
+            told = _read(part, engine) if isinstance(part, bytes) else _plain(*part)
+            members += told.members if form != "item" and told.kind == "tuple" else [told]
+            more = more or told.count > len(told.members)
+        return _line(name, [member.render() for member in members], more)
     except Exception:  # it is only a help for whoever reads the error
         return ""
 

@@ -124,6 +124,28 @@ static void it_is_known_whether_a_view_was_written(void)
     end();
 }
 
+static void a_view_that_was_not_written_can_be_taken_again_in_place(void)
+{
+    REQUIRE_OK(begin());
+    uint8_t *view = take(PAGE, MIB), *other = take(PAGE, MIB);
+    ASSERT_EQ(shoal_shadow_renew(shadow, view, MIB), 1);
+    volatile uint8_t sum = 0;
+    for (uint64_t i = 0; i < MIB; i += PAGE)
+        sum += view[i]; /* page faults, but no writes */
+    (void)sum;
+    int known = shoal_shadow_is_clean(shadow, view, MIB);
+    ASSERT_EQ(shoal_shadow_renew(shadow, view, MIB), known);
+    ASSERT_EQ(shoal_shadow_renew(shadow, view, MIB), known);
+    view[MIB / 2] = 7; /* the same value */
+    ASSERT_EQ(shoal_shadow_renew(shadow, view, MIB), 0);
+    ASSERT_EQ(shoal_shadow_renew(shadow, view, MIB), 0);
+    shoal_shadow_give(shadow, view, MIB);
+    ASSERT_EQ(shoal_shadow_renew(shadow, view, MIB), 0); /* there is none */
+    ASSERT_EQ(shoal_shadow_renew(shadow, other, MIB), 0); /* it has a mapping of its own */
+    shoal_shadow_give(shadow, other, MIB);
+    end();
+}
+
 static void where_the_page_tables_cannot_be_read_a_view_counts_as_written(void)
 {
     REQUIRE_OK(begin());
@@ -132,6 +154,7 @@ static void where_the_page_tables_cannot_be_read_a_view_counts_as_written(void)
     volatile uint8_t first = view[0];
     (void)first;
     ASSERT_EQ(shoal_shadow_is_clean(shadow, view, MIB), 0);
+    ASSERT_EQ(shoal_shadow_renew(shadow, view, MIB), 0);
     view[0] = 1;
     shoal_shadow_give(shadow, view, MIB);
     view = take(PAGE, MIB);
@@ -262,6 +285,8 @@ int main(void)
          a_view_that_was_only_read_shows_the_next_block_at_its_place},
         {"views of the same pages do not see each other", views_of_the_same_pages_do_not_see_each_other},
         {"it is known whether a view was written", it_is_known_whether_a_view_was_written},
+        {"a view that was not written can be taken again in place",
+         a_view_that_was_not_written_can_be_taken_again_in_place},
         {"where the page tables cannot be read, a view counts as written",
          where_the_page_tables_cannot_be_read_a_view_counts_as_written},
         {"where the whole cannot be mapped, each view has its own mapping",
