@@ -205,7 +205,7 @@ static int add_hidden(const struct shoal_pickle_state *state, PyObject *code, st
 
 /* ---- the source ---- */
 
-/* Might somebody have given linecache the lines of a file that is none? Cheap: asked once for each new function. */
+/* Might there be lines, though the file is none? Cheap: asked once for each new function. */
 static bool may_have_source(const struct shoal_pickle_state *state, PyObject *filename)
 {
     PyObject *module = PyDict_GetItemWithError(PyImport_GetModuleDict(), state->names.linecache); /* borrowed */
@@ -216,8 +216,9 @@ static bool may_have_source(const struct shoal_pickle_state *state, PyObject *fi
     PyErr_Clear();
     if (entry) /* (size, time, lines, name), without a time if there is no file to look after */
         return PyTuple_Check(entry) && PyTuple_GET_SIZE(entry) == 4 && PyTuple_GET_ITEM(entry, 1) == Py_None;
-    return cache && PyUnicode_READ_CHAR(filename, 0) == '<' && PyUnicode_GET_LENGTH(filename) > 8 &&
-           PyUnicode_READ_CHAR(filename, 1) == 'd' && PyUnicode_READ_CHAR(filename, 8) == ' '; /* "<doctest " */
+    return PyUnicode_CompareWithASCIIString(filename, "<stdin>") == 0 ||
+           (cache && PyUnicode_READ_CHAR(filename, 0) == '<' && PyUnicode_GET_LENGTH(filename) > 8 &&
+            PyUnicode_READ_CHAR(filename, 1) == 'd' && PyUnicode_READ_CHAR(filename, 8) == ' '); /* "<doctest " */
 }
 
 /* New reference: its lines, or None. */

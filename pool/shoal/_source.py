@@ -7,6 +7,10 @@ same file name. They are marked as those of a file that does not change, which `
 What the reader can read by itself is never replaced, and of what came in, the oldest files are forgotten when they are
 too many.
 
+A program that came from standard input is read again if that is a file. What came through a pipe is gone; and what was
+typed at the prompt before Python 3.13 stays behind: each statement there begins with line 1 of "<stdin>", so that a
+reader could not tell the lines of two functions apart.
+
 Some names stand for many texts: all that is executed without saying a name is "<string>" (the methods that dataclasses
 makes, say), and from Python 3.13 on linecache has the text of ``python -c`` under it. There the lines must begin with
 the function.
@@ -17,6 +21,7 @@ from __future__ import annotations
 import linecache
 import os
 import re
+import stat
 import types
 from collections import OrderedDict
 
@@ -25,6 +30,7 @@ __all__ = ["keep", "own_lines"]
 _SIZE_MAX = 64 * 1024  # characters of one function
 _LINE_MAX = 100_000
 _FILES_KEPT = 256
+_SCRIPT_MAX = 1024 * 1024
 _NAMES_OF_MANY = frozenset({"<string>", "<stdin>"})
 
 _kept: OrderedDict[str, list[str]] = OrderedDict()
@@ -50,12 +56,22 @@ def _begins_with(text: str, code: types.CodeType) -> bool:
     return not name.isidentifier() or found(text) is not None
 
 
+def _script_lines() -> list[str]:
+    """Of standard input, from its beginning; where it stands does not change."""
+    status = os.fstat(0)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _SCRIPT_MAX:
+        return []
+    return os.pread(0, status.st_size, 0).decode(errors="replace").splitlines(keepends=True)
+
+
 def own_lines(code: types.CodeType) -> str | None:
     """The lines of the function, or None if its file can be read, or nobody knows them."""
     name = code.co_filename
     entry = linecache.cache.get(name)
     if entry is None and name.startswith("<doctest "):
         lines = linecache.getlines(name)
+    elif entry is None and name == "<stdin>":
+        lines = _script_lines()
     elif entry is not None and len(entry) == 4 and entry[1] is None:
         lines = entry[2]
     else:

@@ -4,6 +4,8 @@
 import inspect
 import linecache
 import pickle
+import subprocess
+import sys
 import traceback
 
 import pytest
@@ -127,6 +129,33 @@ def test_under_a_name_of_many_texts_only_a_function_that_is_there_has_lines(name
         stream = shoal.dumps(function)
         assert b"decorate" not in stream and b"end" not in stream
         assert shoal.dumps(arrive(stream, "<nothing>")) == stream
+
+
+def test_a_program_from_standard_input_is_read_again_if_that_is_a_file(fresh_python, tmp_path):
+    script, file = tmp_path / "script.py", tmp_path / "pickle"
+    script.write_text(f"""import shoal
+
+
+def it(n):
+    return 1 // n  # the line
+
+
+open({str(file)!r}, "wb").write(shoal.dumps(it))
+""")
+    with script.open() as text:
+        subprocess.run([sys.executable, "-"], stdin=text, check=True)
+    fresh_python(
+        """
+        import pickle, sys, traceback
+        it = pickle.load(open(sys.argv[1], "rb"))
+        try:
+            it(0)
+        except ZeroDivisionError:
+            told = traceback.format_exc()
+        assert 'File "<stdin>", line 5, in it\\n    return 1 // n  # the line\\n' in told, told
+        """,
+        file,
+    )
 
 
 def test_functions_of_files_carry_no_source():
