@@ -247,6 +247,7 @@ PyObject *module_after_fork_child(PyObject *module, PyObject *Py_UNUSED(unused))
     foreign_forget(state);
     if (state->home != NULL)
         shoal_region_forget_aside(state->home->region);
+    threads_forget(state, false);
     uint64_t epoch = state->fork_epoch++;
     for (struct engine *engine = state->engines; engine != NULL; engine = engine->next) {
         if (engine->epoch == epoch)

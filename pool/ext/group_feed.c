@@ -15,8 +15,6 @@
  */
 #include "group.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <time.h>
 
 #include "engine.h"
@@ -97,13 +95,8 @@ static void feed(struct shoal_group *self)
 static void feeder_main(void *arg)
 {
     struct shoal_group *self = arg;
-    sigset_t all; /* signals are for the thread that waits for results */
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, NULL);
-    PyGILState_STATE gil = PyGILState_Ensure();
     feed(self);
     Py_DECREF(self);
-    PyGILState_Release(gil);
 }
 
 int group_start_feeder(struct shoal_group *self)
@@ -111,7 +104,7 @@ int group_start_feeder(struct shoal_group *self)
     sem_init(&self->room, 0, 0);
     self->fed = true;
     Py_INCREF(self);
-    if (start_thread("shoal-input", feeder_main, self) == 0)
+    if (thread_start(self->owner.engine->state, "shoal-input", feeder_main, self) == 0)
         return 0;
     Py_DECREF(self);
     self->fed = false;

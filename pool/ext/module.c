@@ -3,7 +3,6 @@
 #include "module.h"
 
 #include <errno.h>
-#include <pthread.h>
 
 #include "engine.h"
 #include "handle.h"
@@ -44,16 +43,6 @@ void report_unraisable(PyObject *where)
         return;
     }
     PyErr_WriteUnraisable(where);
-}
-
-int start_thread(const char *name, void (*body)(void *), void *arg)
-{
-    char own[16] = "";
-    pthread_getname_np(pthread_self(), own, sizeof own);
-    pthread_setname_np(pthread_self(), name); /* a thread is born with the name of the one that makes it */
-    unsigned long thread = PyThread_start_new_thread(body, arg);
-    pthread_setname_np(pthread_self(), own);
-    return thread == PYTHREAD_INVALID_THREAD_ID ? -1 : 0;
 }
 
 int module_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type, const char *name)
@@ -110,19 +99,27 @@ static PyObject *module_code_globals(PyObject *module, PyObject *code)
     return shoal_code_globals(state->pickle, code);
 }
 
+static PyObject *module_before_fork(PyObject *module, PyObject *Py_UNUSED(unused))
+{
+    threads_join_ended(PyModule_GetState(module));
+    Py_RETURN_NONE;
+}
+
 static int register_at_fork(PyObject *module)
 {
     if (fork_hooks_add(module) < 0)
         return -1;
     PyObject *os = PyImport_ImportModule("os");
     PyObject *hook = os == NULL ? NULL : PyObject_GetAttrString(os, "register_at_fork");
-    PyObject *after = PyObject_GetAttrString(module, "_after_fork_child");
+    PyObject *before = PyObject_GetAttrString(module, "_before_fork");
+    PyObject *after = before == NULL ? NULL : PyObject_GetAttrString(module, "_after_fork_child");
     PyObject *args = PyTuple_New(0);
-    PyObject *kwargs = after == NULL ? NULL : Py_BuildValue("{sO}", "after_in_child", after);
+    PyObject *kwargs = after == NULL ? NULL : Py_BuildValue("{sOsO}", "before", before, "after_in_child", after);
     PyObject *result = hook == NULL || args == NULL || kwargs == NULL ? NULL : PyObject_Call(hook, args, kwargs);
     int error = result == NULL ? -1 : 0;
     Py_XDECREF(os);
     Py_XDECREF(hook);
+    Py_XDECREF(before);
     Py_XDECREF(after);
     Py_XDECREF(args);
     Py_XDECREF(kwargs);
@@ -231,6 +228,7 @@ static void module_free(void *module)
     if (state == NULL)
         return;
     module_clear(module);
+    threads_forget(state, true);
     Py_CLEAR(state->engine_type);
     Py_CLEAR(state->item_type);
     Py_CLEAR(state->submitter_type);
@@ -284,6 +282,7 @@ static PyMethodDef module_methods[] = {
     {"_free_in_children", module_free_in_children, METH_O,
      PyDoc_STR("_free_in_children($module, lock, /)\n--\n\n"
                "In each child that is forked, free this RLock, if another thread than the one that forked held it.")},
+    {"_before_fork", module_before_fork, METH_NOARGS, PyDoc_STR("Registered with os.register_at_fork.")},
     {"_after_fork_child", module_after_fork_child, METH_NOARGS, PyDoc_STR("Registered with os.register_at_fork.")},
     {NULL, NULL, 0, NULL},
 };

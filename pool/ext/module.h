@@ -21,6 +21,7 @@
 struct home;
 struct engine;
 struct foreign;
+struct own_thread;
 
 struct module_state {
     struct shoal_pickle_state *pickle;
@@ -29,6 +30,7 @@ struct module_state {
     struct interval *blocks_by_address, *blocks_by_offset;
     struct engine *engines;    /* every Engine of this process, linked */
     struct engine *serving;    /* in a worker: the engine that it serves, else NULL */
+    struct own_thread *threads; /* those that thread_start made, and that nobody has joined */
     struct foreign *foreign;   /* children that others forked, and the blocks that they may look at */
     int ticks_steady;          /* shoal_ticks_steady(): 1, -1; 0: not asked yet */
     uint64_t fork_epoch;       /* grows by one in each forked child: objects of another epoch are not ours */
@@ -60,15 +62,19 @@ int raise_error(int error, const char *what);
 /* Report the exception that is set, of a callback or finalizer, and go on. */
 void report_unraisable(PyObject *where);
 
-/*
- * Start a thread of ours, which has this name from its first moment on: who is about to fork tells ours from others by
- * it. 0 or -1, without an exception.
- */
-int start_thread(const char *name, void (*body)(void *), void *arg);
-
 int module_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type, const char *name);
 
 extern PyType_Spec engine_spec, item_spec, submitter_spec, group_spec, block_spec, view_spec;
+
+/*
+ * thread.c. Run body(arg) in a thread of ours, with the GIL and all signals blocked. It has this name from its first
+ * moment on: who is about to fork tells ours from others by it. 0 or -1, without an exception.
+ */
+int thread_start(struct module_state *state, const char *name, void (*body)(void *arg), void *arg);
+/* Wait for those that have left their body. Gives up the GIL meanwhile. */
+void threads_join_ended(struct module_state *state);
+/* In a forked child, where they are not (detach: false), or when the module ends (true). */
+void threads_forget(struct module_state *state, bool detach);
 
 /* fork.c: what must happen around any fork of this process. */
 int fork_hooks_add(PyObject *module); /* once: 0 or -1 with an exception */

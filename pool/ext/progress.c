@@ -18,7 +18,6 @@
 #include "engine.h"
 #include "inbox.h"
 
-#include <signal.h>
 #include <stdint.h>
 #include <time.h>
 #include <unistd.h>
@@ -183,17 +182,12 @@ static void close_fd(struct engine *engine)
 static void progress_main(void *arg)
 {
     struct engine *engine = arg;
-    sigset_t all; /* signals are for the thread that waits: here they would interrupt nobody */
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, NULL);
-    PyGILState_STATE gil = PyGILState_Ensure();
     engine->progress_thread = PyThread_get_thread_ident();
     progress_loop(engine);
     engine->progress_runs = false;
     if (engine->progress_stop)
         close_fd(engine);
     Py_DECREF(engine);
-    PyGILState_Release(gil);
 }
 
 static void start(struct engine *engine, bool tends)
@@ -203,7 +197,7 @@ static void start(struct engine *engine, bool tends)
     engine->progress_runs = true;
     engine->progress_tends = tends;
     Py_INCREF(engine);
-    if (start_thread("shoal-progress", progress_main, engine) < 0) {
+    if (thread_start(engine->state, "shoal-progress", progress_main, engine) < 0) {
         engine->progress_runs = false; /* callers still drain when they wait; only unattended progress is lost */
         Py_DECREF(engine);
     }

@@ -135,3 +135,31 @@ def test_no_lock_of_shoals_stays_locked_in_a_forked_child(fresh_python):
     count, still_locked = fresh_python(THREADS + source).stdout.splitlines()
     assert int(count) >= 4
     assert still_locked == "[]"
+
+
+def test_a_thread_of_an_ended_pool_has_left_before_the_process_forks(fresh_python):
+    """What it locks while it ends (memory of an allocator that does not know of forks) is free in the child."""
+    source = """
+    import time
+    called, leaves, local, left = threading.Event(), threading.Event(), threading.local(), []
+    class Leaving:
+        def __del__(self):
+            leaves.set()
+            for _ in range(100):
+                time.sleep(0.001)  # another thread may run, and fork
+            left.append(threading.get_native_id() != threading.main_thread().native_id)
+    def call_back(value):
+        if threading.current_thread() is not threading.main_thread():
+            local.kept = Leaving()
+            called.set()
+    with shoal.Pool(1) as pool:
+        while not called.is_set():  # by the engine's thread, and not by this one as it submits
+            pool.apply_async(time.sleep, (0.01,), callback=call_back)
+            called.wait(1)
+    leaves.wait()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if left == [True] else 1)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    """
+    assert fresh_python(THREADS + source).stdout == "0\n"
