@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# alone: kills, and counts what the machine has left
 """A worker dies at each named place of each protocol (<shoal/killpoint.h>), over each kind of doorbell.
 
 Needs the build that `./run test points` makes. Each place is tried in a pool of its own, at its first arrival and at a
@@ -17,7 +16,8 @@ import tempfile
 
 import pytest
 
-HERE = pathlib.Path(__file__).parent
+HERE = pathlib.Path(__file__).resolve().parent
+BUILD = pathlib.Path(os.environ.get("SHOAL_BUILD", HERE.parents[1] / "build")) / "points"
 DOORBELLS = ["uring", "uring-eventfd", "semaphore"]
 # Places that a worker passes before any user code runs, or when none does: nothing may be lost there.
 FREE_PLACES = [
@@ -119,7 +119,7 @@ def start(script, *arguments, **settings):
     with tempfile.NamedTemporaryFile() as ran:
         done = subprocess.run(
             [sys.executable, "-X", "faulthandler", str(HERE / script), *arguments],
-            env={**os.environ, **settings, "SHOAL_TEST_RAN": ran.name},
+            env={**os.environ, **settings, "PYTHONPATH": str(BUILD / "python"), "SHOAL_TEST_RAN": ran.name},
             capture_output=True,
             text=True,
             timeout=max(600 if ALL else 120, float(os.environ.get("SHOAL_TEST_TIMEOUT", 0))),

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# alone: measures
 """The frame of the benchmarks: its turns, its arithmetic, what it does with rows that break."""
 
 import atexit

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# alone: measures
 """Every row of the benchmarks, once and quickly: it works on both sides, and compares what it says."""
 
 import json

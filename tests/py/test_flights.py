@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# alone: a whole job on all cores
 """The demo: runs as it is, on little work, and its three ways of doing the work agree to the last bit."""
 
 import importlib.util

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# alone: what other programs do to the machine
 """Things that get in each other's way: user code that ends the pool in the midst of one of its steps, forks from
 wherever, results that share memory, and workers that write over what they share with the parent."""
 
