@@ -21,6 +21,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -130,5 +131,8 @@ def serve_and_exit(serve: Callable[[], int], settings: WorkerSettings) -> NoRetu
 
 
 def leave() -> None:
-    """Run what tasks registered for the exit of this process, as the interpreter would."""
+    """Wait for threads that tasks have left, daemons excepted, and run what tasks registered for the exit of this
+    process, as the interpreter would.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a worker of `shoal.Pool` is to its tasks: a process with its own state, output and end; and many users."""
 
+import concurrent.futures
 import multiprocessing
 import os
 import random
@@ -14,7 +15,7 @@ from multiprocessing import connection
 import pytest
 
 import shoal
-from tasks import TIMEOUT, square
+from tasks import TIMEOUT, await_file, square
 
 pytestmark = pytest.mark.leakcheck
 
@@ -164,6 +165,30 @@ def test_exit_functions_of_a_task_run_when_its_worker_ends(fresh_python):
             pool.join()
     """)
     assert done.stdout == "exit of the worker\n"
+
+
+def leave_threads(path):
+    def late():
+        await_file(path / "leaves")
+        for _ in range(20):  # the longer, the surer that a bug shows; nothing waits for this
+            time.sleep(0.01)
+        (path / threading.current_thread().name).touch()
+
+    threading.Thread(target=late, name="thread").start()
+    threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+    concurrent.futures.ThreadPoolExecutor(1, "executor").submit(late)  # which nobody shuts down
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_worker_that_ends_waits_for_threads_that_tasks_have_left(no_main, tmp_path, method):
+    with shoal.Pool(1, context=method, worker_exit=(tmp_path / "leaves").touch) as pool:
+        pool.apply(leave_threads, (tmp_path,))
+        pool.close()
+        pool.join()
+        assert {path.name for path in tmp_path.iterdir()} == {"leaves", "thread", "executor_0"}
+    (tmp_path / "leaves").unlink()
+    with shoal.Pool(1, context=method) as pool:
+        pool.apply(leave_threads, (tmp_path,))  # and the end of the block terminates
 
 
 def test_a_task_may_have_processes_and_pools_of_its_own(pool):
