@@ -327,10 +327,11 @@ def no_pool(*_args):
 
 
 def prepare_rebuild():
-    """shoal._rebuild, without the rest of the package: it needs the pickler's own part of the extension only, and what
-    opens shared objects.
+    """shoal._rebuild, without the rest of the package: it needs the pickler's own part of the extension only, what opens
+    shared objects, and what readies locks for children, of which there are none.
     """
     extension._unpack = no_pool
+    extension._free_in_children = lambda _lock: None
     shared = types.ModuleType("shoal._shared")
     shared._find_shared = shared._shared = shared._shared_at = no_pool
     sys.modules["shoal._shared"] = shared
