@@ -16,6 +16,7 @@ struct result_run {
 };
 
 #define LEASES_KNOWN 4u
+#define UNLOCKED_MAX 4u
 
 struct worker_side {
     unsigned index;
@@ -50,6 +51,9 @@ struct worker_side {
         uint64_t offset, bytes;
     } mapped[LEASES_KNOWN]; /* the last ones whose pages were mapped here all at once */
     unsigned mapped_next;
+    bool lock_later;          /* a result is being handed in: what becomes read-only waits until it is */
+    struct lease_pages unlocked[UNLOCKED_MAX];
+    unsigned unlocked_count;
     /* blocks that have died here and that the parent believes we hold */
     uint64_t *releases;
     size_t release_count, release_capacity;
@@ -114,6 +118,8 @@ int result_send(struct engine *engine, enum record_kind kind, uint32_t item, boo
 bool result_add(struct engine *engine, uint32_t item, PyObject *object);
 /* Hand in the exception that is set. Always succeeds, or ends the process. */
 void result_send_error(struct engine *engine, uint32_t item, bool last, const char *stage, PyObject *arguments);
+/* These pages are not ours to write any more, now or when the result at hand has been handed in. */
+void result_lock(struct engine *engine, uint64_t offset, uint64_t bytes);
 /* The initializer raised: the exception that is set. */
 void result_send_setup_error(struct engine *engine);
 /* A record without payload. */

@@ -336,7 +336,7 @@ void worker_block_gone(struct engine *engine, struct block *block)
     if (block->private_here)
         shoal_region_share(block->home->region, block->offset, block_pages(block), false);
     if (block->writable_here && !others.writable)
-        shoal_region_protect(engine->home->region, block->offset, block_pages(block), false);
+        result_lock(engine, block->offset, block_pages(block));
     if (!block->kept || others.kept)
         return;
     if (side->release_count == side->release_capacity) {

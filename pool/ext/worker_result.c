@@ -220,7 +220,7 @@ static void send(struct engine *engine, struct outgoing *out, struct record *rec
         record->block_offset = side->lease;
         record->block_bytes = block_bytes;
         side->lease_there = false;
-        shoal_region_protect(engine->home->region, side->lease, (side->lease_bytes + 4095) & ~UINT64_C(4095), false);
+        result_lock(engine, side->lease, (side->lease_bytes + 4095) & ~UINT64_C(4095));
     }
     uint64_t inline_bytes = stream_bytes;
     if (!outgoing_in_ring(out)) {
@@ -374,15 +374,40 @@ static int send_result(struct engine *engine, enum record_kind kind, uint32_t it
     return 0;
 }
 
+/*
+ * Changing the protection of a block takes 16 us for each MiB of small pages, and the parent need not wait for that. No
+ * Python code runs here between the record and the change, as we have the GIL.
+ */
+void result_lock(struct engine *engine, uint64_t offset, uint64_t bytes)
+{
+    struct worker_side *side = engine->side;
+    if (side->lock_later && side->unlocked_count < UNLOCKED_MAX)
+        side->unlocked[side->unlocked_count++] = (struct lease_pages){.offset = offset, .bytes = bytes};
+    else
+        shoal_region_protect(engine->home->region, offset, bytes, false);
+}
+
+static void lock_now(struct engine *engine)
+{
+    struct worker_side *side = engine->side;
+    while (side->unlocked_count > 0) {
+        struct lease_pages *pages = &side->unlocked[--side->unlocked_count];
+        shoal_region_protect(engine->home->region, pages->offset, pages->bytes, false);
+    }
+}
+
 int result_send(struct engine *engine, enum record_kind kind, uint32_t item, bool last, PyObject *object,
                 PyObject *arguments)
 {
     struct worker_side *side = engine->side;
-    bool before = side->ring_busy;
+    bool before = side->ring_busy, later = side->lock_later;
     result_end_run(engine);
-    side->ring_busy = true;
+    side->ring_busy = side->lock_later = true;
     int error = send_result(engine, kind, item, last, object, arguments);
     side->ring_busy = before;
+    side->lock_later = later;
+    if (!later)
+        lock_now(engine);
     if (side->unsaid != NULL)
         say_flush(engine);
     return error;
