@@ -153,8 +153,9 @@ def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path, wait, number):
     with start_script(busy_script(wait), tmp_path) as script:
         pids = [int(pid) for pid in script.stdout.readline().split()]
         script.send_signal(number)
-        script.wait(TIMEOUT)
+        assert script.wait(TIMEOUT) == -number
         wait_until_gone(pids)
+        assert script.stderr.read() == ""
     assert shared_names() <= names_before
 
 

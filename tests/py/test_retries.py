@@ -104,7 +104,7 @@ def test_a_predicate_that_raises_ends_it(pool, tries):
     sound(pool)
 
 
-def test_each_attempt_gets_the_arguments_as_they_were(pool, tries):
+def test_each_attempt_gets_the_arguments_as_they_were(doorbell, tries):
     numpy = pytest.importorskip("numpy")
 
     def change(array, items, tries):
@@ -116,10 +116,11 @@ def test_each_attempt_gets_the_arguments_as_they_were(pool, tries):
         return seen
 
     array, items = numpy.zeros(1 << 18), []
-    call = pool.apply_async(change, (array, items, tries), retries=2)
-    array += 5
-    items.append("by the caller")
-    assert call.get(TIMEOUT) == (0.0, [])
+    with shoal.Pool(2) as pool:
+        call = pool.apply_async(change, (array, items, tries), retries=2)
+        array += 5
+        items.append("by the caller")
+        assert call.get(TIMEOUT) == (0.0, [])
 
 
 def test_a_timeout_can_be_retried(pool, tries):
