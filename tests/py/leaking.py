@@ -5,7 +5,7 @@ import gc
 import sys
 import tracemalloc
 
-ROUNDS = 100
+ROUNDS = 50
 SMALLEST_OBJECT = 16  # bytes; the measuring itself may give back some
 
 
