@@ -197,6 +197,12 @@ void inboxes_take_over(struct engine *engine)
     }
 }
 
+void inboxes_worker_died(struct engine *engine)
+{
+    if (inbox_attends(engine))
+        notify(engine->attending);
+}
+
 void inboxes_engine_ended(struct engine *engine)
 {
     engine->attending = NULL;

@@ -54,6 +54,7 @@ struct inbox {
 void inbox_arrived(struct item *item);          /* done: for its inbox. No user code */
 bool inbox_attends(const struct engine *engine); /* some inbox sleeps on the bell */
 void inboxes_take_over(struct engine *engine);  /* nobody drains any more */
+void inboxes_worker_died(struct engine *engine); /* and with it perhaps a ring that nobody has heard */
 void inboxes_engine_ended(struct engine *engine);
 void inboxes_forget_parents(struct engine *engine); /* in a forked child */
 

@@ -13,6 +13,7 @@
 #include "engine.h"
 
 #include "group.h"
+#include "inbox.h"
 #include "lost.h"
 #include "say.h"
 
@@ -288,6 +289,7 @@ static void recover_worker(struct engine *engine, unsigned index, const struct s
     SHOAL_PARENT_POINT("bury: marks cleared", kill_next(engine, index));
     recover_slots(engine, index, pid, end, &watch);
     SHOAL_PARENT_POINT("bury: slots recovered", kill_next(engine, index));
+    inboxes_worker_died(engine);
     shoal_taskqueue_wake(engine->queue); /* for what was requeued: the replacement may never come up */
     engine_free_lease(engine, worker);
     shoal_arena_forget(engine->home->arena, engine->workers[index].holder);
