@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from shoal._amap import Chunk, Send
     from shoal._lifetime import Lifetime
     from shoal._limits import Limits, Options
 
@@ -93,6 +94,7 @@ class AsyncCalls:
         *,
         ordered: bool = True,
         buffersize: int | None = None,
+        chunksize: int = 1,
         **asked: Unpack[Options],
     ) -> AsyncGenerator[Any, None]:
         """Yield `func(x)` for each x in `iterable`, to `async for`.
@@ -106,7 +108,10 @@ class AsyncCalls:
         ordered : bool
             False: yield results in the order in which they arrive.
         buffersize : int, optional
-            How many tasks there may be whose results were not taken.
+            How many tasks there may be whose results were not taken: elements, or chunks of them.
+        chunksize : int
+            Elements that are sent together, and whose results are taken together; a death of a worker costs one of
+            them, and limits are for each. With `retries` each element is a call of its own.
         """
         from shoal import _amap
 
@@ -115,17 +120,48 @@ class AsyncCalls:
         if buffersize is not None and (not isinstance(buffersize, int) or buffersize < 1):
             raise ValueError("buffersize must be None or an integer > 0")
 
+        if not isinstance(chunksize, int) or chunksize < 1:
+            raise ValueError("chunksize must be an integer > 0")
+        if limits is not None and limits.retried:
+            chunksize = 1
+        send = self._sender_of_items if chunksize == 1 else self._sender_of_chunks
+        window = _amap.Window(send(func, limits), ordered, buffersize or lifetime.tasks_ahead, chunksize)
+        return _amap.results(window, iterable, None if limits is None else limits.bar, lifetime.engine)
+
+    def _sender_of_items(self, func: Callable[[Any], Any], limits: Limits | None) -> Send:
         next_limits = None if limits is None else limits.of_elements()
 
-        def send(item: Any) -> asyncio.Future[Any]:
+        def send(items: list[Any]) -> tuple[asyncio.Future[Any], None]:
+            (item,) = items
             if next_limits is None:
-                return self.asubmit(func, item)
+                return self.asubmit(func, item), None
             loop = _running_loop()
             lifetime = self._taking_calls()
             seat = lifetime.seats.get(id(loop)) or _sit_down(lifetime, loop)
-            return self._asubmit_limited(seat, loop, lifetime, next_limits(), func, (item,), {})
+            return self._asubmit_limited(seat, loop, lifetime, next_limits(), func, (item,), {}), None
 
-        return _amap.results(send, iterable, ordered, buffersize or lifetime.tasks_ahead)
+        return send
+
+    def _sender_of_chunks(self, func: Callable[[Any], Any], limits: Limits | None) -> Send:
+        from shoal._amap import Chunk, seeded_parts
+
+        function_of = seeded_parts(func, limits)
+
+        def send(items: list[Any]) -> tuple[asyncio.Future[Any], Chunk | None]:
+            loop = _running_loop()
+            lifetime = self._taking_calls()
+            seat = lifetime.seats.get(id(loop)) or _sit_down(lifetime, loop)
+            item = AsyncResult()
+            future: asyncio.Future[Any] = seat.inbox.bind(item, loop)
+            try:
+                chunk = Chunk(item, lifetime, function_of(len(items)), items, limits)
+            except Exception as error:
+                seat.inbox.unbind(item)
+                return self._afailed(loop, error), None
+            seat.inbox.expect()
+            return future, chunk
+
+        return send
 
 
 def _sit_down(lifetime: Lifetime, loop: asyncio.AbstractEventLoop) -> Any:

@@ -106,19 +106,20 @@ class _Here:
 class Seeded:
     """A function, and what its random numbers come from."""
 
-    __slots__ = ("_function", "_of_elements", "_seed")
+    __slots__ = ("_first", "_function", "_of_elements", "_seed")
 
-    def __init__(self, function: Callable[..., Any], seed: Seed, of_elements: bool) -> None:
+    def __init__(self, function: Callable[..., Any], seed: Seed, of_elements: bool, first: int = 0) -> None:
         self._function = function
         self._seed = seed
         self._of_elements = of_elements
+        self._first = first  # so many elements are not of this call, but of the one that it is a part of
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Seeded, (self._function, Seed(*self._seed), self._of_elements)
+        return Seeded, (self._function, Seed(*self._seed), self._of_elements, self._first)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, with the generators as the seed says."""
-        with _drawing_from(self._seed.child(_ext._task_item()) if self._of_elements else self._seed):
+        with _drawing_from(self._seed.child(self._first + _ext._task_item()) if self._of_elements else self._seed):
             return self._function(*args, **kwargs)
 
 

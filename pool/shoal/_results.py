@@ -11,6 +11,7 @@ from shoal import _ext
 from shoal._announce import Announcement
 
 if TYPE_CHECKING:
+    from shoal._amap import Chunk
     from shoal._limits import Limits
     from shoal._progress import Bar
     from shoal._retry import Retry
@@ -23,7 +24,7 @@ Callbacks = tuple[Callback | None, Callback | None]  # for a result, for an erro
 class AsyncResult(_ext.Item):
     """The result of `apply_async`."""
 
-    _retry: Retry | RetriedMap | None = None
+    _retry: Retry | RetriedMap | Chunk | None = None
 
     def cancel(self, running: bool = True) -> bool:
         """Take the call back, also from a worker that runs it, which is stopped; return whether it is cancelled.
