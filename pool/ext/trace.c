@@ -7,8 +7,9 @@
  *
  * The protocol: the parent notes for each task when it was submitted, published and finished (struct life). Workers
  * write records into rings in blocks of the arena, one for each, which the parent reads when it drains and they are
- * half full, when a worker is buried, and at the end. A worker that comes during the trace has its ring before. Both belong to each other by slot and generation. Times are
- * ticks (shoal_ticks), the same for all; two looks at the clock, at the beginning and the end, say what they are worth.
+ * half full, when a worker is buried, and at the end. A worker that comes during the trace has its ring before it is
+ * started. Both belong to each other by slot and generation. Times are ticks (shoal_ticks), the same for all; two looks
+ * at the clock, at the beginning and the end, say what they are worth.
  *
  * Guarantees: what a worker had noted is in the trace, however it ended. `limit` bounds what is kept; what is
  * beyond is dropped and counted. What workers write is checked; it can spoil the trace and nothing else.
