@@ -9,8 +9,8 @@
  * The protocol: whoever has nothing to do and sees the other on its own CPU yields a few times before it announces
  * itself and sleeps. Nothing is announced meanwhile, so nobody has to be woken: it is a spin in which the other runs.
  *
- * A yield that was quick is timed by the CPU's counter alone, where that is steady: with four looks at the clock a round
- * trip took a thirtieth longer.
+ * A yield that was quick is timed by the CPU's counter alone, where that is steady: with four looks at the clock a
+ * round trip took a thirtieth longer.
  *
  * Now and then one sleeps all the same: it is when somebody is woken that the scheduler looks for an idle CPU, and two
  * that spin on two of them take half the time.

@@ -4,9 +4,9 @@
  *
  * The problem: a fork copies memory as it is. A thread that has done its work still ends: it gives back its memory and
  * leaves the tables of whatever allocator the process has. If another thread forks just then, the child has the locks
- * of that for ever, unless the allocator takes care of forks. The C library's does; an address sanitizer's does not, and
- * a worker waited for such a lock, about once in a hundred pools made right after another had ended. Python, from 3.12
- * on, warns of the thread, too.
+ * of that for ever, unless the allocator takes care of forks. The C library's does; an address sanitizer's does not,
+ * and a worker waited for such a lock, about once in a hundred pools made right after another had ended. Python, from
+ * 3.12 on, warns of the thread, too.
  *
  * So our threads can be joined, and those that are through are waited for before this process forks. A thread that has
  * set `ended` needs nothing any more but to give up the GIL, which who waits does not hold.

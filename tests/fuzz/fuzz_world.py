@@ -327,8 +327,8 @@ def no_pool(*_args):
 
 
 def prepare_rebuild():
-    """shoal._rebuild, without the rest of the package: it needs the pickler's own part of the extension only, what opens
-    shared objects, and what readies locks for children, of which there are none.
+    """shoal._rebuild, without the rest of the package: it needs the pickler's own part of the extension only, what
+    opens shared objects, and what readies locks for children, of which there are none.
     """
     extension._unpack = no_pool
     extension._free_in_children = lambda _lock: None
