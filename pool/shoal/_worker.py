@@ -134,5 +134,11 @@ def leave() -> None:
     """Wait for threads that tasks have left, daemons excepted, and run what tasks registered for the exit of this
     process, as the interpreter would.
     """
-    threading._shutdown()  # type: ignore[attr-defined]
+    main = threading.main_thread()
+    if getattr(main, "_tstate_lock", main) is None:  # before 3.12: forked by a thread that Python did not make
+        main._set_tstate_lock()  # type: ignore[attr-defined]
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+    except BaseException:
+        traceback.print_exc()
     atexit._run_exitfuncs()

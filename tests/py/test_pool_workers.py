@@ -191,6 +191,37 @@ def test_a_worker_that_ends_waits_for_threads_that_tasks_have_left(no_main, tmp_
         pool.apply(leave_threads, (tmp_path,))  # and the end of the block terminates
 
 
+def test_so_does_one_that_was_forked_by_a_thread_that_python_does_not_know(fresh_python, tmp_path):
+    done = fresh_python(
+        """
+        import _thread, atexit, pathlib, shoal, sys, threading, time, warnings
+        warnings.simplefilter("ignore")
+        made, pools, path = threading.Event(), [], pathlib.Path(sys.argv[1])
+
+        def make():
+            threading.current_thread()
+            pools.append(shoal.Pool(1, worker_exit=(path / "leaves").touch))
+            made.set()
+
+        def late():
+            while not (path / "leaves").exists():
+                time.sleep(0.001)
+            time.sleep(0.1)
+            (path / "late").touch()
+
+        _thread.start_new_thread(make, ())
+        made.wait()
+        pools[0].apply(lambda: threading.Thread(target=late, daemon=False).start())
+        pools[0].apply(atexit.register, (print, "exit of the worker"))
+        pools[0].close()
+        pools[0].join()
+        print((path / "late").exists())
+        """,
+        tmp_path,
+    )
+    assert (done.stdout, done.stderr) == ("exit of the worker\nTrue\n", "")
+
+
 def test_a_task_may_have_processes_and_pools_of_its_own(pool):
     def with_child():
         child = multiprocessing.get_context("fork").Process(target=int)
