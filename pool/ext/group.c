@@ -7,6 +7,7 @@
 
 #include "engine.h"
 
+#define LONG_LIST 65536 /* items: with their values, two megabytes or more */
 #define HEAVY_BYTES 1024 /* a longer result stays where it is instead of being copied into the log */
 
 struct piece { /* in the log, followed by `bytes` of stream, or by a struct arrival if heavy; padded to 8 */
@@ -213,7 +214,7 @@ static int keep(struct shoal_group *self, uint64_t item, PyObject *object, bool 
 
 /* The values of a run, which stays in the log meanwhile. Making a tuple may run user code (a garbage collection), in
  * which the log may move. */
-static int decode_run(struct shoal_group *self, const struct piece *piece)
+static int decode_values(struct shoal_group *self, const struct piece *piece)
 {
     size_t at = self->log_read + sizeof *piece, end = at + piece->bytes;
     uint64_t last = (self->mode == GROUP_ORDERED ? piece->item : self->decoded) + (uint64_t)piece->count - 1;
@@ -234,6 +235,26 @@ static int decode_run(struct shoal_group *self, const struct piece *piece)
     }
     log_pass(self, piece);
     return 0;
+}
+
+/* A list that takes megabytes with its values: they come from large pages. */
+static bool is_long(const struct shoal_group *self)
+{
+    return self->mode == GROUP_LIST && self->results != NULL && PyList_GET_SIZE(self->results) >= LONG_LIST;
+}
+
+static int decode_run(struct shoal_group *self, const struct piece *piece)
+{
+    if (!is_long(self))
+        return decode_values(self, piece);
+    struct shoal_pickle_state *pickle = self->owner.engine->state->pickle;
+    bool collects = PyGC_Disable() == 1;
+    shoal_large_pages_use(pickle);
+    int error = decode_values(self, piece);
+    shoal_large_pages_rest(pickle);
+    if (collects)
+        PyGC_Enable();
+    return error;
 }
 
 /* Unpickling runs user code, which may make the log grow: what is unpickled is a copy, or the arrival's own memory. */
@@ -282,6 +303,8 @@ int group_decode(struct shoal_group *self)
     while (self->log_read < self->log_end && error == 0)
         error = decode_one(self);
     owner_end_decoding(&self->owner);
+    if (self->owner.done && is_long(self))
+        shoal_large_pages_end(self->owner.engine->state->pickle);
     return error;
 }
 

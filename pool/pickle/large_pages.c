@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "large_pages.h"
+#include "state.h"
 
 #include <dlfcn.h>
 #include <sys/mman.h>
@@ -108,4 +108,22 @@ void shoal__large_pages_end(struct shoal__large_pages *pages)
     if (pages->left > 0)
         munmap(pages->at, pages->left);
     pages->left = 0;
+}
+
+/* ---- for the engine ---- */
+
+void shoal_large_pages_use(struct shoal_pickle_state *state)
+{
+    shoal__large_pages_begin(&state->large_pages, LARGE_STREAM);
+    shoal__large_pages_use(&state->large_pages);
+}
+
+void shoal_large_pages_rest(struct shoal_pickle_state *state)
+{
+    shoal__large_pages_rest(&state->large_pages);
+}
+
+void shoal_large_pages_end(struct shoal_pickle_state *state)
+{
+    shoal__large_pages_end(&state->large_pages);
 }

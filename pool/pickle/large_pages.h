@@ -6,7 +6,8 @@
  * last object goes. So a stream of 100,000 strings touches some 1,800 fresh pages when it is loaded, each a page fault,
  * and does so again at the next load. On a virtual machine that is more time (4 of 7 ms) than all else together.
  *
- * The protocol: while the decoder makes objects of a large stream and runs no user code, PyObject_SetArenaAllocator()
+ * The protocol: while the decoder, or the pool that reads the plain results of a long list (shoal_large_pages_use in
+ * pickle.h), makes objects and runs no user code, PyObject_SetArenaAllocator()
  * points to a function here, which cuts arenas from stretches of 2 MiB that the system is asked to back with one large
  * page. Freeing is left to Python's own function, munmap(), which takes such a piece as well as any; so nothing of this
  * outlives the decoding, and nothing has to be undone when arenas are freed.

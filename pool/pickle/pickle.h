@@ -111,4 +111,13 @@ PyObject *shoal_code_globals(struct shoal_pickle_state *state, PyObject *code);
 PyObject *shoal_decode(struct shoal_decoder *decoder, const uint8_t *data, size_t length, shoal_buffer_giver give,
                        void *give_context, size_t *ret_used);
 
+/*
+ * Objects of a list of some megabytes are about to be made: until _rest, which is as cheap, they lie in large pages
+ * (large_pages.h). Neither user code nor a garbage collection may run meanwhile. What is left of the last page goes
+ * back with _end.
+ */
+void shoal_large_pages_use(struct shoal_pickle_state *state);
+void shoal_large_pages_rest(struct shoal_pickle_state *state);
+void shoal_large_pages_end(struct shoal_pickle_state *state);
+
 #endif

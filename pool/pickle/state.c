@@ -272,6 +272,7 @@ void shoal_pickle_state_free(struct shoal_pickle_state *state)
     if (!state)
         return;
     shoal_pickle_state_clear(state);
+    shoal__large_pages_end(&state->large_pages);
     PyMem_Free(state);
 }
 

@@ -15,6 +15,7 @@
 #ifndef SHOAL_PICKLE_STATE_H
 #define SHOAL_PICKLE_STATE_H
 
+#include "large_pages.h"
 #include "pickle.h"
 
 #define SHOAL_PICKLE_STATE_ATTRIBUTE "_pickle_state"
@@ -281,6 +282,7 @@ struct shoal_pickle_state {
     struct shoal_deep_stack *deep_stacks; /* of the dumps under way, the latest first */
     shoal_memory_meter memory_available;  /* NULL: unknown */
     size_t last_dumps_size; /* of the last large pickle that dumps has made */
+    struct shoal__large_pages large_pages; /* of the engine; each decoder has its own */
     struct shoal_encoder *idle_encoder; /* kept between calls of dumps; NULL while one is under way */
     struct shoal_decoder *idle_decoder; /* kept between calls of loads; NULL while one is under way */
 };

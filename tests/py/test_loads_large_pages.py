@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The objects of a large stream lie in large pages, and nothing but that is different."""
+"""The objects of a large stream, or of a long list of results, lie in large pages; nothing but that is different."""
 
 import pathlib
 
@@ -142,3 +142,51 @@ copy = shoal.loads(stream)
 assert large() > before[1]
 """)
     assert done.returncode == 0
+
+
+def test_results_of_a_long_map_lie_in_large_pages_and_go_back_with_them(script):
+    script("""
+def twice(number):
+    return 2 * number
+
+numbers = range(1_000_000, 1_300_000)
+with shoal.Pool(2) as pool:
+    assert pool.map(twice, range(20_000)) == list(range(0, 40_000, 2))
+    assert large() == before[1]
+    results = pool.map(twice, numbers)
+    assert results == list(map(twice, numbers))
+    most = large()
+    assert most >= 5_000_000, most
+    assert allocator() == before[0]
+    del results
+    assert large() <= most / 2, (large(), most)
+    for _ in range(5):
+        assert len(pool.map(twice, numbers)) == len(numbers)
+        assert large() <= most + 2 * 2**20
+""")
+
+
+def test_allocator_is_pythons_own_while_the_elements_of_a_long_map_are_made_and_after_an_error(script):
+    script("""
+seen = []
+
+def twice(number):
+    return [number] if number == 100_000 else 2 * number if number < 150_000 else 1 // 0
+
+class Looks:
+    def __init__(self, number):
+        self.number = number
+    def __reduce__(self):
+        seen.append(allocator())
+        return Looks, (self.number,)
+
+with shoal.Pool(2) as pool:
+    assert pool.map(type, [Looks(0)] * 3 + list(range(100_000)))[2:4] == [Looks, int]
+    look = lambda outcome: seen.append(allocator())
+    answer = pool.map_async(twice, range(200_000), callback=look, error_callback=look)
+    try:
+        answer.get()
+    except ZeroDivisionError:
+        seen.append(allocator())
+    assert len(seen) >= 5 and set(seen) == {before[0]}, seen
+""")
