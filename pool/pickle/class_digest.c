@@ -126,7 +126,7 @@ uint64_t shoal__int_digest(PyObject *obj)
     if (shoal__long_is_small(obj, &small))
         return finished(mixed(TAG_INT, (uint64_t)small));
     uint64_t hash = (uint64_t)PyLong_Type.tp_hash(obj); /* a residue: the same in every process */
-    return finished(mixed(mixed(TAG_INT, hash), (uint64_t)Py_SIZE(obj)));
+    return finished(mixed(mixed(TAG_INT, hash), (uint64_t)_PyLong_NumBits(obj)));
 }
 
 static uint64_t digest_of_doubles(uint64_t h, double a, double b)

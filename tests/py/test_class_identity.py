@@ -396,3 +396,14 @@ def test_a_parameter_of_a_generic_class_is_the_one_of_its_methods(fresh_python, 
         "assert C.f.__annotations__['x'] is C.__type_params__[0]",
         file,
     )
+
+
+@pytest.mark.parametrize("value", [2**62, -(10**30), (2**200, -1), 2**30])
+def test_large_ints_of_a_class_tell_its_states_apart(value):
+    cls = make(value)
+    stream = shoal.dumps(cls)
+    assert stream == shoal.dumps(cls) and pickle.loads(stream) is cls
+    cls.kind = changed = value * 2
+    assert pickle.loads(stream) is cls and cls.kind == changed
+    instance = home(cls())
+    assert type(instance) is cls and instance.get() == changed
