@@ -203,6 +203,8 @@ PyObject *shoal__find_global(struct shoal_decoder *decoder, PyObject *module, Py
 PyObject *shoal__find_class(struct shoal_decoder *decoder, PyObject *module, PyObject *name); /* asks the unpickler */
 int shoal__load_global(struct shoal_decoder *decoder);
 int shoal__load_stack_global(struct shoal_decoder *decoder);
+/* What OP_SHORT_BINUNICODE is, and more at once if a function of shoal._rebuild is named. */
+int shoal__load_rebuilder(struct shoal_decoder *decoder);
 int shoal__load_extension(struct shoal_decoder *decoder, size_t size_of_code);
 
 /* load_objects.c */

@@ -18,6 +18,7 @@
 #include "large_pages.h"
 #include "pickle.h"
 
+#define SHOAL_REBUILD "shoal._rebuild" /* the module of what streams name to make things again */
 #define SHOAL_PICKLE_STATE_ATTRIBUTE "_pickle_state"
 
 /* Imported once; all strong references. */

@@ -88,7 +88,7 @@ static int make_objects(struct shoal_state_writer *writer)
     writer->by_value_modules = PySet_New(NULL);
     writer->builtin_types = PyDict_New();
     writer->single_dispatch_code = find_single_dispatch_code();
-    writer->rebuild_module = PyUnicode_InternFromString("shoal._rebuild");
+    writer->rebuild_module = PyUnicode_InternFromString(SHOAL_REBUILD);
     if (!writer->newobj_function || !writer->slotnames || !writer->object_reduce_ex || !writer->object_reduce ||
         !writer->by_value_modules || !writer->builtin_types || !writer->single_dispatch_code ||
         !writer->rebuild_module)
