@@ -163,3 +163,61 @@ def test_a_thread_of_an_ended_pool_has_left_before_the_process_forks(fresh_pytho
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     """
     assert fresh_python(THREADS + source).stdout == "0\n"
+
+
+LOCKS = """
+    import os, threading
+    from shoal import _rebuild_objects, _rebuild_type_parameter, _shared, _thread_limits, _threads
+    locks = [_rebuild_objects._living_lock, _rebuild_type_parameter._lock, _shared._lock, _thread_limits._lock,
+             _threads._filters]
+
+    def in_a_child(function):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                function()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+
+
+def test_locks_of_ours_that_another_thread_holds_are_free_in_a_child(fresh_python):
+    fresh_python(
+        LOCKS
+        + """
+    held, done = threading.Event(), threading.Event()
+    def hold():
+        for lock in locks:
+            lock.acquire()
+        held.set()
+        done.wait()
+    holder = threading.Thread(target=hold, daemon=True)
+    holder.start()
+    held.wait()
+
+    def take():
+        for lock in locks:
+            assert lock.acquire(blocking=False)
+    assert in_a_child(take) == 0
+    assert not any(lock.acquire(blocking=False) for lock in locks)  # not here
+    done.set()
+    """
+    )
+
+
+def test_a_lock_of_ours_that_the_thread_that_forks_holds_it_holds_in_the_child(fresh_python):
+    fresh_python(
+        LOCKS
+        + """
+    for lock in locks:
+        lock.acquire()
+
+    def give_back():
+        for lock in locks:
+            assert lock._is_owned()
+            lock.release()
+    assert in_a_child(give_back) == 0
+    """
+    )
