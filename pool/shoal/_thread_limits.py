@@ -41,6 +41,7 @@ VARIABLES = (
 LINKED = ("numpy._core._multiarray_umath", "numpy.core._multiarray_umath", "scipy.linalg._fblas")
 PREFIXES = ("scipy_openblas_", "openblas_")
 SUFFIXES = ("64_", "", "_64")
+Tell = Callable[[int], Callable[[], object]]  # a number of threads; what it gives restores the old one
 OTHERS = ("sklearn", "torch", "mkl", "faiss", "xgboost", "lightgbm")  # bring along an OpenMP of their own
 
 
@@ -83,25 +84,51 @@ def told(threads: int, variables: tuple[str, ...]) -> Iterator[None]:
                 restore()
 
 
-def _loaded() -> Callable[[int], Callable[[], object]] | None:
+def _loaded() -> Tell | None:
     """Return what tells loaded libraries a number of threads, and gives back what restores the old one."""
     if not any(module in sys.modules for module in (*LINKED, *OTHERS)):
         return None
+    tell = None
     if any(module in sys.modules for module in OTHERS) or not _openblas():
         tell = _threadpoolctl()
-        if tell is not None:
-            return tell
-    return _tell_openblas if _openblas() else None
+    if tell is None and _openblas():
+        tell = _tell_openblas
+    return tell if getattr(sys.modules.get("torch"), "set_num_threads", None) is None else _with_torch(tell)
 
 
-def _threadpoolctl() -> Callable[[int], Callable[[], object]] | None:
+def _with_torch(tell_others: Tell | None) -> Tell:
+    """Tell torch, too: it keeps a number of its own, which nobody else knows.
+
+    One: a forked worker has none of the threads of torch's OpenMP that the parent has started, and waits for them.
+    """
+    torch: Any = sys.modules["torch"]
+
+    def tell(threads: int) -> Callable[[], object]:
+        before = torch.get_num_threads()
+        if before > 1:
+            torch.set_num_threads(1)
+        restore_others = tell_others(threads) if tell_others is not None else None
+
+        def restore() -> None:
+            if restore_others is not None:
+                restore_others()
+            if before > 1:
+                torch.set_num_threads(before)
+
+        return restore
+
+    return tell
+
+
+def _threadpoolctl() -> Tell | None:
     try:
         import threadpoolctl  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
         return None
 
     def tell(threads: int) -> Callable[[], object]:
-        restore: Callable[[], object] = threadpoolctl.threadpool_limits(threads).restore_original_limits
+        limits = {"blas": threads, "openmp": 1}  # see _with_torch: GNU's is not for forked children either
+        restore: Callable[[], object] = threadpoolctl.threadpool_limits(limits).restore_original_limits
         return restore
 
     return tell

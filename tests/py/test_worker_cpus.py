@@ -198,6 +198,32 @@ def test_a_blas_that_is_loaded_has_fewer_threads_in_workers_and_as_many_as_befor
     assert done.stdout.splitlines() == ["[1] [4] 1", "[3] [4]", "[4] [4]"]
 
 
+TORCH = """
+    import sys, types
+    import shoal
+
+    class Torch(types.ModuleType):
+        number = 8
+
+        def get_num_threads(self):
+            return self.number
+
+        def set_num_threads(self, number):
+            self.number = number
+
+    def number():
+        return sys.modules["torch"].number
+
+    sys.modules["torch"] = Torch("torch")
+    with shoal.Pool(2 * shoal.usable_cpus()) as pool:
+        print(pool.apply(number), number())
+"""
+
+
+def test_torch_has_one_thread_in_forked_workers_and_as_many_as_before_in_the_parent(fresh_python, no_variables):
+    assert fresh_python(TORCH, timeout=100).stdout == "1 8\n"
+
+
 def test_it_costs_a_program_without_numpy_no_import(fresh_python, no_variables):
     source = """
         import sys, shoal
