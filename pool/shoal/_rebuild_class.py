@@ -12,6 +12,7 @@ Which class is which is known in C; nothing here keeps anything.
 from __future__ import annotations
 
 import abc
+import copyreg
 import types
 import warnings
 from collections.abc import Iterator
@@ -227,23 +228,55 @@ def _list_registered(cls: Any) -> list[type] | None:
 # enum shoal_late_kind (births.h)
 _GLOBAL, _CELL, _ATTRIBUTE, _CONTENT = 1, 2, 4, 7
 _HOOKS = frozenset({"__new__", "__init__", "__call__", "__prepare__", "__init_subclass__", "__set_name__"})
+_CONTAINERS = (list, dict, set)
 _ATOMS = (int, float, str, bytes, bool, tuple, frozenset, type(None))
 
+_NEW_OBJECT = copyreg.__newobj__  # type: ignore[attr-defined]
+
 Effect = tuple[int, Any, Any, Any]
+
+
+def _parts(container: Any) -> Any:
+    return type(container)(container)  # a set as a set: the pickler knows an order for its members
 
 
 def _effect_on(value: Any) -> Effect | None:
     """How to set a mutable object to what it is now."""
     kind = type(value)
-    if kind is list:
-        return _CONTENT, value, None, list(value)
-    if kind is dict:
-        return _CONTENT, value, None, dict(value)
-    if kind is set:
-        return _CONTENT, value, None, list(value)
+    if kind in _CONTAINERS:
+        return _CONTENT, value, None, _parts(value)
     if kind.__flags__ & 1 << 9 and type(getattr(value, "__dict__", None)) is dict and not hasattr(kind, "__setstate__"):
-        return _CONTENT, value, None, dict(value.__dict__)  # 1 << 9: a class made in Python
+        attributes = _sent_attributes(value)  # 1 << 9: a class made in Python
+        return None if attributes is None else (_CONTENT, value, None, attributes)
     return None
+
+
+def _sent_attributes(value: Any) -> dict[str, Any] | None:
+    """The attributes that an instance has in the reader; None if its making there gives it more, which is to stay."""
+    from shoal._describe import find_describer
+
+    try:
+        describer = find_describer(type(value))
+        reduced: Any = value.__reduce_ex__(4) if describer is None else describer(value, 4)
+    except Exception:
+        return None
+    if type(reduced) is not tuple or len(reduced) < 3 or (len(reduced) == 6 and reduced[5] is not None):
+        return None
+    state = reduced[2][0] if type(reduced[2]) is tuple and len(reduced[2]) == 2 else reduced[2]
+    state = {} if state is None else state
+    if type(state) is not dict or (reduced[0] is not _NEW_OBJECT and state.keys() != value.__dict__.keys()):
+        return None
+    return dict(state)
+
+
+def _effects_on(value: Any) -> Iterator[Effect]:
+    """The same with what an object, a registry for example, keeps its entries in."""
+    effect = _effect_on(value)
+    if effect is None:
+        return
+    if type(value) not in _CONTAINERS:
+        yield from ((_CONTENT, part, None, _parts(part)) for part in effect[3].values() if type(part) in _CONTAINERS)
+    yield effect
 
 
 def _effects_of_function(function: types.FunctionType) -> Iterator[Effect]:
@@ -253,9 +286,7 @@ def _effects_of_function(function: types.FunctionType) -> Iterator[Effect]:
         if type(value) in _ATOMS and name in function.__globals__:
             yield _GLOBAL, function.__globals__, name, value
         elif not isinstance(value, (type, types.FunctionType, types.ModuleType)):
-            effect = _effect_on(value)
-            if effect is not None:
-                yield effect
+            yield from _effects_on(value)
     for cell in function.__closure__ or ():
         try:
             value = cell.cell_contents
@@ -264,9 +295,7 @@ def _effects_of_function(function: types.FunctionType) -> Iterator[Effect]:
         if type(value) in _ATOMS:
             yield _CELL, cell, None, None
         elif not isinstance(value, (type, types.FunctionType, types.ModuleType)):
-            effect = _effect_on(value)
-            if effect is not None:
-                yield effect
+            yield from _effects_on(value)
 
 
 def _effects_of_owner(owner: type) -> Iterator[Effect]:
@@ -279,9 +308,7 @@ def _effects_of_owner(owner: type) -> Iterator[Effect]:
             if not (name.startswith("__") and name.endswith("__")):
                 yield _ATTRIBUTE, owner, name, value
         elif not isinstance(value, type):
-            effect = _effect_on(value)
-            if effect is not None:
-                yield effect
+            yield from _effects_on(value)
 
 
 def _list_effects(cls: Any) -> list[Effect]:
@@ -292,9 +319,7 @@ def _list_effects(cls: Any) -> list[Effect]:
         hooked = [base for base in type(value).__mro__ if "__set_name__" in base.__dict__]
         if hooked and hooked[0].__flags__ & 1 << 9 and not _is_importable(hooked[0]):
             owners += hooked
-            effect = _effect_on(value)
-            if effect is not None:
-                effects.append(effect)
+            effects += _effects_on(value)
     for owner in owners:
         if owner.__flags__ & 1 << 9 and not _is_importable(owner):
             effects += _effects_of_owner(owner)

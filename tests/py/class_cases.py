@@ -102,6 +102,36 @@ CASES = {
         """,
         "assert list(it.registry.items) == ['none', 'A', 'it'] and it.registry.last is it",
     ),
+    "cached properties of a class and of its base": (
+        """
+        import functools
+        class Base:
+            @functools.cached_property
+            def x(self): return [4]
+        class it(Base):
+            @functools.cached_property
+            def x(self): return [*super().x, 5]
+            @functools.cached_property
+            def y(self): return [6]
+        """,
+        "i = it()\nassert i.x == [4, 5] and i.y is i.y and it.__mro__[1]().x == [4]",
+    ),
+    "registry that leaves its lock at home": (
+        """
+        import threading
+        class Registry:
+            def __init__(self): self.names, self.lock = [], threading.Lock()
+            def __getstate__(self): return {'names': self.names}
+        class Made:
+            def __init__(self, names=()): self.names, self.lock = list(names), threading.Lock()
+            def __reduce__(self): return Made, (self.names,)
+        class Base:
+            registry, made = Registry(), Made()
+            def __init_subclass__(cls): cls.registry.names.append(cls.__name__)
+        class it(Base): pass
+        """,
+        "assert it.registry.names == ['it'] and it.made.lock.acquire(False)\nit.made.lock.release()",
+    ),
     "functions for metaclasses": (
         """
         class M(type):

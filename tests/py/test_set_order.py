@@ -106,6 +106,22 @@ def test_a_class_with_paths_in_it_is_the_same_in_every_process(fresh_python):
     assert len({fresh_python(script, env={"PYTHONHASHSEED": str(seed)}).stdout for seed in range(3)}) == 1
 
 
+def test_a_set_that_hooks_write_to_is_the_same_in_every_process(fresh_python):
+    script = """
+        import shoal, sys
+        class Registry:
+            def __init__(self): self.names = set()
+        class Base:
+            names, inside = set(), Registry()
+            def __init_subclass__(cls):
+                cls.names.update("abcdefgh")
+                cls.inside.names.update("ijklmnop")
+        class It(Base): pass
+        sys.stdout.write(shoal.dumps(It).hex())
+    """
+    assert len({fresh_python(script, env={"PYTHONHASHSEED": str(seed)}).stdout for seed in range(3)}) == 1
+
+
 TWO_ALIKE = """
     import sys, types, shoal
     hashes = sys.modules["hashes"] = types.ModuleType("hashes")
