@@ -38,6 +38,12 @@ static void block_unlink(struct block *self)
     interval_remove(&self->state->blocks_by_offset, &self->by_offset);
 }
 
+void block_forsake(struct block *block)
+{
+    block->kept = false;
+    block_unlink(block);
+}
+
 static struct block *block_alloc(struct module_state *state, PyTypeObject *type)
 {
     struct block *self = PyObject_New(struct block, type);
@@ -248,6 +254,12 @@ static PyObject *block_freeze(struct block *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+static PyObject *block_settle(struct block *self, PyObject *Py_UNUSED(ignored))
+{
+    self->in_hand = 0;
+    Py_RETURN_NONE;
+}
+
 static PyObject *block_get_mode(struct block *self, void *Py_UNUSED(closure))
 {
     return PyUnicode_FromString(modes[self->mode]);
@@ -312,6 +324,8 @@ PyDoc_STRVAR(block_doc,
 "Raises MemoryError when the arena's budget (SHOAL_ARENA_LIMIT) or the machine's memory is exhausted.");
 
 static PyMethodDef block_methods[] = {
+    {"_settle", (PyCFunction)block_settle, METH_NOARGS,
+     PyDoc_STR("_settle($self, /)\n--\n\nIt is made: from now on children that are forked have it, too.")},
     {"freeze", (PyCFunction)block_freeze, METH_NOARGS,
      PyDoc_STR("freeze($self, /)\n--\n\nBuffers taken from now on are read-only, and the caller has all that were "
                "taken before.")},

@@ -51,6 +51,7 @@ struct block {
     bool private_here;  /* its pages are mapped privately, in place: in a child, or because it was sent */
     bool of_task; /* in a worker: one of the blocks of the task at hand */
     bool kept; /* in a worker: the parent knows that we hold it, and wants to hear when we do not */
+    unsigned long in_hand; /* of the thread that has it, and nobody else yet; or 0. Others' forks do not count it */
     bool packed; /* it is what handle.h describes: a handle to all of it arrives as such, a part of it as a copy */
     struct block *under; /* PRIVATE: who holds the arena block that it shows, if it does not itself; strong */
     struct block *local; /* of another process's arena: a copy in ours, for our own pools; strong */
@@ -85,6 +86,13 @@ PyObject *view_new(struct block *block, uint64_t offset_in_block, uint64_t size_
 struct block *block_behind(struct module_state *state, PyObject *exporter, uint8_t **ret_start, uint64_t *ret_bytes);
 /* New reference to a Block over new memory of this process's arena; NULL with MemoryError. */
 struct block *block_allocate(struct module_state *state, uint64_t size_bytes, enum block_mode mode);
+
+/* In a child of another thread's fork: nobody has this Block, nor its memory. */
+static inline bool block_is_in_other_hands(const struct block *block)
+{
+    return block->in_hand != 0 && block->in_hand != PyThread_get_thread_ident();
+}
+void block_forsake(struct block *block);
 
 /* The live Block of this process and epoch that contains [address, address + size), borrowed, or NULL. */
 struct block *block_containing(struct module_state *state, const void *address, uint64_t size_bytes);

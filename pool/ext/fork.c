@@ -4,7 +4,8 @@
  * code.
  *
  * Before: the child is noted as a holder of every block that Python can see here, so that none is used again for
- * something else while the child may look at it. A worker's hold ends when it says so or dies. Somebody else's child
+ * something else while the child may look at it. But not of what another thread is just making or taking in: there is
+ * no such thread in the child, so nobody has it there, and nobody would ever give it back. A worker's hold ends when it says so or dies. Somebody else's child
  * holds the write end of a pipe: when our end reads its end, the child and its descendants are gone.
  * That is the C library's hook (pthread_atfork), not Python's: between Python's hooks and the fork other code may
  * run, and what it makes then, the child has too, and would keep a private view of memory that is used again.
@@ -66,12 +67,17 @@ void foreign_reap(struct module_state *state)
     }
 }
 
+static bool child_will_have(const struct module_state *state, const struct block *block)
+{
+    return block->home != NULL && block->epoch == state->fork_epoch && !block_is_in_other_hands(block);
+}
+
 /* Retain what Python can see here for a child that is about to be forked. False: no memory or descriptor for it. */
 static bool foreign_add(struct module_state *state)
 {
     size_t count = 0;
     for (struct block *block = state->blocks; block != NULL; block = block->next)
-        count += block->home != NULL && block->epoch == state->fork_epoch;
+        count += child_will_have(state, block);
     if (count == 0)
         return true;
     struct foreign *foreign = PyMem_RawCalloc(1, sizeof *foreign + count * sizeof foreign->offsets[0]);
@@ -85,7 +91,7 @@ static bool foreign_add(struct module_state *state)
     foreign->thread = PyThread_get_thread_ident();
     foreign->home = home_retain(state->home);
     for (struct block *block = state->blocks; block != NULL; block = block->next) {
-        if (block->home == NULL || block->epoch != state->fork_epoch)
+        if (!child_will_have(state, block))
             continue;
         if (shoal_arena_retain(block->home->arena, block->offset) == 0)
             foreign->offsets[foreign->count++] = block->offset;
@@ -98,7 +104,7 @@ static bool foreign_add(struct module_state *state)
 static void hold_all(struct module_state *state, unsigned holder)
 {
     for (struct block *block = state->blocks; block != NULL; block = block->next) {
-        if (block->home != NULL && block->epoch == state->fork_epoch)
+        if (child_will_have(state, block))
             shoal_arena_hold(block->home->arena, block->offset, holder);
     }
 }
@@ -253,7 +259,12 @@ PyObject *module_after_fork_child(PyObject *module, PyObject *Py_UNUSED(unused))
         if (engine->epoch == epoch)
             forget_parents_side(engine, engine == forking);
     }
-    for (struct block *block = state->blocks; block != NULL; block = block->next) {
+    for (struct block *block = state->blocks, *next; block != NULL; block = next) {
+        next = block->next;
+        if (block_is_in_other_hands(block)) {
+            block_forsake(block);
+            continue;
+        }
         block->kept = forking != NULL && block->home != NULL && block->epoch == epoch;
         block->kind = BLOCK_INHERITED;
         if (block->home == NULL && served != NULL)

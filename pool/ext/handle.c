@@ -50,6 +50,7 @@ static struct block *pack_message(struct module_state *state, struct outgoing *o
     struct block *block = block_allocate(state, BASE + bytes, BLOCK_READ_ONLY);
     if (block == NULL)
         return NULL;
+    block->in_hand = PyThread_get_thread_ident();
     struct header header = {.live = 1, .stream_bytes = (uint64_t)stream_bytes};
     outgoing_write(out, block->address + BASE, 0, header.stream_bytes, &header.stream_at);
     header.buffers_end = header.stream_at;
@@ -129,6 +130,7 @@ static struct block *copy_block(struct module_state *state, const uint8_t *start
     struct block *copy = block_allocate(state, bytes, BLOCK_READ_ONLY);
     if (copy == NULL)
         return NULL;
+    copy->in_hand = PyThread_get_thread_ident();
     Py_BEGIN_ALLOW_THREADS
     memcpy(copy->address, start, bytes);
     Py_END_ALLOW_THREADS
@@ -148,6 +150,8 @@ struct block *handle_local(struct module_state *state, struct block *block)
             Py_DECREF(copy);
         else
             block->local = copy;
+        if (block->local != NULL)
+            block->local->in_hand = 0;
     }
     return block->local;
 }

@@ -84,6 +84,7 @@ static struct block *giver_block(struct giver *giver, uint64_t *count, struct bl
     *block = (struct block *)block_adopt(giver->engine->state, home, start, size, BLOCK_MESSAGE);
     if (*block != NULL) {
         shoal_arena_uncharge(home->arena, start); /* the user's from now on */
+        (*block)->in_hand = PyThread_get_thread_ident();
         *count = HOME_NO_BLOCK;
     }
     return *block;
@@ -162,6 +163,14 @@ static PyObject *give(void *context, Py_ssize_t index)
     return view;
 }
 
+/* Who has the result has it from now on. Steals block, which may be NULL. */
+static void put_down(struct block *block)
+{
+    if (block != NULL)
+        block->in_hand = 0;
+    Py_XDECREF((PyObject *)block);
+}
+
 static PyObject *decode_pickle(struct engine *engine, struct arrival *arrival)
 {
     const uint8_t *data = arrival->data != NULL ? arrival->data : arrival->inline_data;
@@ -195,8 +204,8 @@ static PyObject *decode_pickle(struct engine *engine, struct arrival *arrival)
         shoal_decoder_free(decoder);
     else
         engine->decoder_busy = false;
-    Py_XDECREF(giver.block);
-    Py_XDECREF(giver.adopted);
+    put_down(giver.block);
+    put_down(giver.adopted);
     return object;
 }
 

@@ -162,6 +162,7 @@ def _new(
     if token:
         if not _registry:
             _watch_forks()
+        _settle(source)
         _registry[token] = ref
     return handle
 
@@ -214,8 +215,15 @@ def _shared(token: bytes, buffer: Any, readonly: bool, about: str, contained: tu
             return _new(token, source, borrowed, readonly, about, contained)
         _lent.discard(token)
         _empty(handle._ref)
+        _settle(source)
         handle._ref.source, handle._ref.borrowed = source, borrowed
         return handle
+
+
+def _settle(source: Any) -> None:
+    """From now on children that are forked have it, and it is known to them."""
+    if type(source) is _ext.Block:
+        source._settle()
 
 
 def _shared_at(

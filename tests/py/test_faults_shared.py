@@ -285,6 +285,73 @@ def test_threads_that_send_and_drop_at_once(pool, used):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+class Named(type):
+    """A class that waits where it is asked for its name: when its instance has been packed."""
+
+    def __getattribute__(cls, name):
+        if name == "__qualname__":
+            started, go_on = type.__getattribute__(cls, "gates")
+            started.set()
+            assert go_on.wait(TIMEOUT)
+        return type.__getattribute__(cls, name)
+
+
+class Unpickled:
+    """Waits where it is unpickled in this process, behind what came before it in the same result."""
+
+    gates = None
+
+    def __setstate__(self, state):
+        started, go_on = Unpickled.gates
+        started.set()
+        assert go_on.wait(TIMEOUT)
+
+    def __getstate__(self):
+        return {"some": 1}
+
+
+def array_and_more(size):
+    return [np.ones(size), Unpickled()]
+
+
+def make_one_that_waits(gates, pool):
+    kind = Named("Kind", (dict,), {"gates": gates, "__reduce__": lambda self: (dict, (dict(self),))})
+    shoal.share(kind(table()))
+
+
+def receive_one_that_waits(gates, pool):
+    Unpickled.gates = gates
+    pool.apply(array_and_more, (SIZE,))
+
+
+@pytest.mark.parametrize("have_in_hand", [make_one_that_waits, receive_one_that_waits])
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_worker_that_was_forked_while_a_thread_had_one_in_hand_does_not_keep_it(have_in_hand):
+    gates = started, go_on = threading.Event(), threading.Event()
+    with shoal.Pool(1) as first:
+        assert first.apply(abs, (-1,)) == 1
+        thread = threading.Thread(target=have_in_hand, args=(gates, first))
+        thread.start()
+        try:
+            assert started.wait(TIMEOUT)
+            second = shoal.Pool(1)
+            assert second.apply(abs, (-2,)) == 2
+            free = free_bytes()
+        finally:
+            go_on.set()
+            thread.join()
+        del thread
+        gc.collect()
+        wait_until(lambda: free_bytes() >= free + SIZE * 8)
+        assert second.apply(abs, (-3,)) == 3
+        second.terminate()
+
+
+def free_bytes():
+    """Memory of the arena that is in no block and has not gone back to the system."""
+    return shoal._ext.info()["arena_cached_bytes"]
+
+
 def test_the_users_own_fork(pool, used):
     handle = shoal.share(table())
     assert in_a_fork([handle]) == (SIZE + 4, SIZE - 1)
