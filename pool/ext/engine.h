@@ -178,6 +178,7 @@ struct engine {
     PyObject *task_error; /* what makes a task's exception; the module's, if none was given; or NULL */
     int forking_index; /* the worker that forking_thread is forking right now, else -1 */
     unsigned long forking_thread;
+    bool sweep_again;    /* handles were dropped while tasks were under way: look once more when they have ended */
     PyObject *inherited; /* inherited.h or imported.h; or NULL: the workers have nothing of __main__ */
     struct shoal_inheritance inheritance; /* as the pickler wants to know it */
     PyObject *broken; /* exception, or NULL */
@@ -310,7 +311,7 @@ void engine_finished(struct engine *engine, struct owner *owner);
 void engine_kill_damaged(struct engine *engine, struct worker *worker); /* it wrote over the memory that we share */
 void engine_grant_leases(struct engine *engine);
 void engine_order_sweep(struct engine *engine, unsigned index); /* a hint: there are handles that are not live */
-bool engine_sweeps(const struct engine *engine);                /* some worker has not answered yet */
+bool engine_sweeps(struct engine *engine); /* some worker has not answered yet, or is asked once more */
 void engine_free_lease(struct engine *engine, struct worker *worker);
 
 /* wait.c */

@@ -345,6 +345,7 @@ static void wake_holders(struct module_state *state, uint64_t offset)
         }
         if (concerned)
             progress_nudge(engine);
+        engine->sweep_again |= engine->in_flight > 0;
     }
 }
 

@@ -57,8 +57,14 @@ void engine_order_sweep(struct engine *engine, unsigned index)
     }
 }
 
-bool engine_sweeps(const struct engine *engine)
+bool engine_sweeps(struct engine *engine)
 {
+    /* Who looked before it came to a task that was under way then still has what that task was given. */
+    if (engine->sweep_again && engine->in_flight == 0) {
+        engine->sweep_again = false;
+        for (unsigned i = 0; i < engine->worker_count; i++)
+            engine_order_sweep(engine, i);
+    }
     for (unsigned i = 0; i < engine->worker_count; i++) {
         if (engine->workers[i].sweeps_asked != engine->workers[i].sweeps_done)
             return true;
