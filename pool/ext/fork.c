@@ -6,7 +6,8 @@
  * Before: the child is noted as a holder of every block that Python can see here, so that none is used again for
  * something else while the child may look at it. But not of what another thread is just making or taking in: there is
  * no such thread in the child, so nobody has it there, and nobody would ever give it back. A worker's hold ends when it
- * says so or dies. Somebody else's child holds the write end of a pipe: when our end reads its end, the child and its descendants are gone.
+ * says so or dies. Somebody else's child holds the write end of a pipe: when our end reads its end, the child and its
+ * descendants are gone.
  * That is the C library's hook (pthread_atfork), not Python's: between Python's hooks and the fork other code may
  * run, and what it makes then, the child has too, and would keep a private view of memory that is used again.
  * In the child: pools of the parent cannot be used (their methods say so), their descriptors are closed, and the arrays
