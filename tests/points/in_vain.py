@@ -13,20 +13,32 @@ from shoal import _spawn, _worker
 
 STARTS_MAX = 60  # with the pauses between them, two seconds are too short for more
 kind = _worker.ForkStart if sys.argv[1] == "fork" else _spawn.SpawnStart
-start = kind.__call__
+start, start_several = kind.__call__, getattr(kind, "several", None)
 starts = 0
 
 
-def start_and_kill(self, engine, index):
+def kill(pid):
     global starts
-    started = start(self, engine, index)
     starts += 1
-    os.kill(started[0] if isinstance(started, tuple) else started, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+
+
+def start_and_kill(self, engine, index):
+    started = start(self, engine, index)
+    kill(started[0] if isinstance(started, tuple) else started)
     return started
+
+
+def start_several_and_kill(self, engine, count, pids):
+    start_several(self, engine, count, pids)
+    for pid in pids:
+        kill(pid)
 
 
 def main():
     kind.__call__ = start_and_kill
+    if start_several is not None:
+        kind.several = start_several_and_kill
     with shoal.Pool(2, signal.pause, context=sys.argv[1]) as pool:
         try:
             pool.apply(abs, (-1,))
