@@ -2,8 +2,8 @@
 /*
  * layout.h - every struct that lies in shared memory, and nothing else.
  *
- * Each field says who writes it and when. Sizes and offsets are asserted, and all of them go into one fingerprint that
- * is stored in the header of every region: two builds that do not agree on the layout do not open each other's regions.
+ * Each field says who writes it and when. Sizes and offsets are asserted, and sizes, and the offsets of what has moved or
+ * may move without changing one, go into one fingerprint that is stored in the header of every region: two builds that do not agree on the layout do not open each other's regions.
  * Fields are naturally aligned, of fixed width; what different processes write lies on different cache lines.
  *
  * Sections: region, channel, ring, doorbell, task queue, fingerprint (last, it covers all others).
@@ -268,11 +268,18 @@ static_assert(sizeof(struct shoal__queue_descriptor) == 64 && sizeof(struct shoa
 static_assert(sizeof(struct shoal__queue_common) == 192 && sizeof(struct shoal__queue_worker) == 64, "queue");
 static_assert(sizeof(struct shoal__queue_meter) == 512, "queue");
 
-#define SHOAL__FP_TASKQUEUE(hash)                                                                                      \
-    SHOAL__FP(SHOAL__FP(SHOAL__FP(SHOAL__FP((hash), sizeof(struct shoal__queue_owner)),                               \
-                                  sizeof(struct shoal__queue_common)),                                                 \
-                        SHOAL__QUEUE_IDLE_WORDS * 1000 + offsetof(struct shoal__queue_common, lookout)),              \
+#define SHOAL__FP_QUEUE_SIZES(hash)                                                                                    \
+    SHOAL__FP(SHOAL__FP(SHOAL__FP(SHOAL__FP(SHOAL__FP(SHOAL__FP((hash), sizeof(struct shoal__queue_owner)),           \
+                                                      sizeof(struct shoal__queue_descriptor)),                         \
+                                            sizeof(struct shoal__queue_common)),                                       \
+                                  sizeof(struct shoal__queue_slot)),                                                   \
+                        sizeof(struct shoal__queue_worker)),                                                           \
               sizeof(struct shoal__queue_meter))
+
+#define SHOAL__FP_TASKQUEUE(hash)                                                                                      \
+    SHOAL__FP(SHOAL__FP(SHOAL__FP(SHOAL__FP_QUEUE_SIZES(hash), offsetof(struct shoal__queue_owner, notice)),          \
+                        SHOAL__QUEUE_IDLE_WORDS * 1000 + offsetof(struct shoal__queue_common, lookout)),              \
+              offsetof(struct shoal__queue_worker, since_ns))
 
 /* ======================================== fingerprint ======================================== */
 

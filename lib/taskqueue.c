@@ -15,7 +15,7 @@
  *    sleeper by one CAS), and its bell (the system call). Publishing and falling asleep are Dekker's pair, twice over:
  *    idle bit and stance against tail, bell's announcement against the ringer's look.
  *
- * Guarantees: invariant 1 and 2 of docs/architecture.md as far as tasks go. While a READY task is in the index ring,
+ * Guarantees: no task is lost, and none is run by two workers at a time. While a READY task is in the index ring,
  * some worker is awake and has yet to look, or has been woken, unless a waker was killed half way; shoal_taskqueue_bury
  * wakes everybody for that case, and sleepers look by themselves every second.
  * Costs: publish and wake 30 ns, claim and start 30 ns, when nobody sleeps and nobody competes.

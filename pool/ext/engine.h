@@ -18,7 +18,10 @@
  * worker has died; lost.c what is told of it; start.c another one comes; resize.c more of them, or fewer; meters.c
  * what all of it says about itself; hear.c what workers say; progress.c the thread behind it all; worker.c the loop in
  * the child; worker_result.c how it answers; worker_say.c what it says besides; worker_stop.c how it is stopped;
- * worker_memory.c one that has grown too large; attach.c a child that inherited nothing.
+ * worker_memory.c one that has grown too large; worker_input.c what it was sent, and worker_common.c what several calls
+ * share of that; worker_orders.c what it is told; attach.c a child that inherited nothing; fork.c what any fork means;
+ * thread.c our own threads; group*.c calls for many elements; inbox*.c outcomes that an event loop awaits; trace*.c and
+ * worker_trace.c every task's life.
  */
 #ifndef SHOAL_EXT_ENGINE_H
 #define SHOAL_EXT_ENGINE_H
