@@ -3,7 +3,8 @@
 
 The user holds an outer result that the engine knows only as something to wait for. Behind it is one attempt after the
 other, each an engine's item of its own. The call is pickled once, when it is submitted; each attempt sends the same
-bytes, so it sees the arguments as they were, whatever an attempt or the caller has done to them since.
+bytes, so it sees the arguments as they were, whatever an attempt or the caller has done to them since. Handles of
+shared objects among the arguments go beside these bytes, so that the engine knows of them and opens them.
 
 Everything here runs in whatever thread collects an attempt's outcome, as callbacks do.
 """
@@ -19,6 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoal import _ext
+from shoal._shared import Shared
 from shoal.errors import PoolBroken, PoolTerminated, WorkerLost
 
 if TYPE_CHECKING:
@@ -50,10 +52,19 @@ class Attempt(NamedTuple):
 Attempt.__module__ = "shoal"
 
 
-def attempt(data: bytes) -> Any:
-    """In the worker: make the call that `data` is."""
+class Place(NamedTuple):
+    """What an argument that goes beside the others leaves behind."""
+
+    number: int
+
+
+def attempt(data: bytes, *beside: Any) -> Any:
+    """In the worker: make the call that `data` is, with what came beside it."""
     engine = _ext._serving()
     function, args, kwargs = engine.loads(data)
+    if beside:
+        args = tuple(beside[each.number] if type(each) is Place else each for each in args)
+        kwargs = {name: beside[each.number] if type(each) is Place else each for name, each in kwargs.items()}
     try:
         return function(*args, **kwargs)
     except BaseException as error:
@@ -74,10 +85,13 @@ class Retry:
         self.timer: threading.Timer | None = None
         self.cancelled = False
         self._data = b""
+        self._beside: list[Shared[Any]] = []
         self._lock = threading.RLock()
 
     def begin(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Submit the first attempt. What cannot be pickled or submitted is raised."""
+        args = tuple(map(self._put_beside, args))
+        kwargs = {name: self._put_beside(value) for name, value in kwargs.items()}
         self._data = self.lifetime.engine.dumps((function, args, kwargs))
         self.outer._attach(self.lifetime.engine)
         self.lifetime.retrying.add(self)
@@ -86,6 +100,12 @@ class Retry:
         except BaseException:
             self.lifetime.retried(self)
             raise
+
+    def _put_beside(self, argument: Any) -> Any:
+        if not isinstance(argument, Shared):
+            return argument
+        self._beside.append(argument)
+        return Place(len(self._beside) - 1)
 
     def cancel(self, running: bool) -> bool:
         """Take the attempt back that is under way; False if it is to be left alone, or all is over."""
@@ -110,7 +130,7 @@ class Retry:
         self.timer = None
         inner = _ext.Item()
         self.asked.apply_to(inner)
-        self.lifetime.engine.submit(inner, attempt, (self._data,), None)
+        self.lifetime.engine.submit(inner, attempt, (self._data, *self._beside), None)
         self.inner = inner
         if not inner.watch(self._ended):
             self._ended(inner)
@@ -191,5 +211,6 @@ class Retry:
         with suppress(RuntimeError):  # another thread was first
             self.outer._settle(succeeded, value, self.cancelled)
         self._data = b""
+        self._beside = []
         self.outer._retry = None  # type: ignore[attr-defined]
         self.lifetime.retried(self)

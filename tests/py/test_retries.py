@@ -123,6 +123,20 @@ def test_each_attempt_gets_the_arguments_as_they_were(doorbell, tries):
         assert call.get(TIMEOUT) == (0.0, [])
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_each_attempt_gets_the_objects_of_handles(no_main, tries, method):
+    def look(first, tries, second):
+        if tries.begin() < 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return first, second
+
+    older = shoal.share({"made": "before"})
+    with shoal.Pool(1, context=method) as pool:
+        younger = shoal.share(["made", "after"])
+        found = pool.apply(look, (older, tries), {"second": younger}, retries=1)
+    assert found == ({"made": "before"}, ["made", "after"])
+
+
 def test_a_timeout_can_be_retried(pool, tries):
     def slow_at_first(tries):
         if tries.begin() == 1:
