@@ -2,8 +2,9 @@
 /*
  * layout.h - every struct that lies in shared memory, and nothing else.
  *
- * Each field says who writes it and when. Sizes and offsets are asserted, and sizes, and the offsets of what has moved or
- * may move without changing one, go into one fingerprint that is stored in the header of every region: two builds that do not agree on the layout do not open each other's regions.
+ * Each field says who writes it and when. Sizes and offsets are asserted. All sizes, and offsets of what could move
+ * without changing one, go into one fingerprint that is stored in the header of every region: two builds that do not
+ * agree on the layout do not open each other's regions.
  * Fields are naturally aligned, of fixed width; what different processes write lies on different cache lines.
  *
  * Sections: region, channel, ring, doorbell, task queue, fingerprint (last, it covers all others).

@@ -82,6 +82,12 @@ static bool has_number(PyObject *object, const char *name, long number)
     return same;
 }
 
+/* Of an array without dimensions both may be NULL. */
+static bool are_same(const Py_ssize_t *a, const Py_ssize_t *b, int count)
+{
+    return count == 0 || memcmp(a, b, (size_t)count * sizeof *a) == 0;
+}
+
 /* Does it say the same of itself as its header in memory? */
 static bool agrees(const struct ndarray *array)
 {
@@ -91,9 +97,9 @@ static bool agrees(const struct ndarray *array)
         PyErr_Clear();
         return false;
     }
-    size_t bytes = (size_t)buffer.ndim * sizeof *array->shape;
     bool same = buffer.buf == array->data && buffer.ndim == array->dimensions && buffer.ndim <= DIMENSIONS_MAX &&
-                memcmp(buffer.shape, array->shape, bytes) == 0 && memcmp(buffer.strides, array->strides, bytes) == 0;
+                are_same(buffer.shape, array->shape, buffer.ndim) &&
+                are_same(buffer.strides, array->strides, buffer.ndim);
     PyBuffer_Release(&buffer);
     PyObject *flags = same ? PyObject_GetAttrString(object, "flags") : NULL;
     same = flags != NULL && has_number(flags, "num", array->flags) && has_attribute(object, "base", array->base) &&
@@ -126,8 +132,10 @@ static bool note_array(struct common *self, const struct module_state *state, Py
         struct header *header = &self->headers[self->header_count++];
         header->array = array;
         header->was = *array;
-        memcpy(header->shape, array->shape, (size_t)array->dimensions * sizeof *array->shape);
-        memcpy(header->strides, array->strides, (size_t)array->dimensions * sizeof *array->strides);
+        for (int i = 0; i < array->dimensions; i++) {
+            header->shape[i] = array->shape[i];
+            header->strides[i] = array->strides[i];
+        }
         object = array->base;
     }
     uint8_t *start;
@@ -146,11 +154,10 @@ static bool note_array(struct common *self, const struct module_state *state, Py
 static bool header_is_as_it_was(const struct header *header)
 {
     const struct ndarray *array = header->array, *was = &header->was;
-    size_t bytes = (size_t)was->dimensions * sizeof *array->shape;
     return Py_REFCNT(array) == 1 && array->data == was->data && array->dimensions == was->dimensions &&
            array->base == was->base && array->dtype == was->dtype && array->flags == was->flags &&
-           array->weakrefs == NULL && memcmp(array->shape, header->shape, bytes) == 0 &&
-           memcmp(array->strides, header->strides, bytes) == 0;
+           array->weakrefs == NULL && are_same(array->shape, header->shape, was->dimensions) &&
+           are_same(array->strides, header->strides, was->dimensions);
 }
 
 /* ---- the arguments ---- */
