@@ -121,7 +121,8 @@ int shoal__pagemap_reads_own(int pagemap_fd, const uint8_t *address, uint64_t le
 int shoal__pagemap_has_own(int pagemap_fd, const uint8_t *address, uint64_t length_bytes)
 {
     int found = shoal__sys_pagemap_finds_own(pagemap_fd, address, length_bytes);
-    return found == -ENOTTY || found == -EINVAL ? shoal__pagemap_reads_own(pagemap_fd, address, length_bytes) : found;
+    bool unknown = found == -ENOTTY || found == -EINVAL || found == -ENOSYS; /* the last one is an emulator's */
+    return unknown ? shoal__pagemap_reads_own(pagemap_fd, address, length_bytes) : found;
 }
 
 int shoal_region_is_unwritten(struct shoal_region *region, uint64_t offset, uint64_t length_bytes)
