@@ -33,9 +33,7 @@ class AsyncCalls:
 
     _limits: Limits | None
     _fail: Callable[..., None]
-
-    def _taking_calls(self) -> Lifetime:
-        raise NotImplementedError
+    _taking_calls: Callable[[], Lifetime]
 
     def asubmit(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
         """Have `func(*args, **kwargs)` computed; return an asyncio future to be awaited, or gathered with others.

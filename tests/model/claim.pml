@@ -14,7 +14,7 @@
  *
  * Memory: each access is one step, in program order, as acquire and release ask for. Sleeping is wake.pml's.
  *
- * Seeded bugs, each found by test_models.py: every BUG_* below.
+ * Seeded bugs, each found by test_claim.py: every BUG_* below.
  */
 #ifndef WORKERS
 #define WORKERS 2

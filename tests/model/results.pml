@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * results.pml - who waits for whom between a worker that answers and the parent: a model of ring_publish, ring_reserve
- * and lease in pool/ext/worker_result.c, worker_wait_for_parent in worker.c, engine_drain_worker, grant and
+ * and lease in pool/ext/worker_result.c, worker_wait_for_parent in worker_orders.c, engine_drain_worker, grant and
  * engine_sleep in drain.c and wait.c, with lib/doorbell.c below them.
  *
  * Promises, with any worker dying at any step and without any time-out: the parent does not sleep over a result, a wish
@@ -11,7 +11,7 @@
  * Memory: as in wake.pml. A plain or release store (the tails and heads of the rings) may come late, in its order, at
  * the latest with the next full fence of its process; a ring of a bell and an announcement are such fences.
  *
- * Seeded bugs, each found by test_models.py: every BUG_* below.
+ * Seeded bugs, each found by test_results.py: every BUG_* below.
  */
 #define WORKERS 2
 #ifndef RESULTS

@@ -20,7 +20,7 @@
  * that spins may look any number of times. That a waker reads the sleeper's bits in one step, as its guess is confirmed
  * by a compare-and-swap.
  *
- * Seeded bugs, each found by test_models.py: every BUG_* below.
+ * Seeded bugs, each found by test_wake.py: every BUG_* below.
  */
 #ifndef WORKERS
 #define WORKERS 2
